@@ -102,7 +102,7 @@ async def test_events_come_decoded_until_done_and_progress_reports_only_if_reque
         (HEAD + _chunk(b"data: not json\n\n"), "AW-ENG-03"),
         (HEAD + _chunk(b"data: [1]\n\n"), "AW-ENG-03"),
         (HEAD + _chunk(b'data: "\xff"\n\n'), "AW-ENG-03"),
-        (b"this is no HTTP\r\n\r\n", "AW-ENG-02"),
+        (b"this is no HTTP\r\n\r\n", "AW-ENG-03"),
     ],
 )
 @run_async

@@ -308,7 +308,7 @@ def test_json_without_end_is_the_engines_nonsense(
     """And not a bug of ours, which no breaker would hear of and no other engine be asked for."""
     place.script = script
     reply = platform.chat(stream=stream, headers={"cache-control": "no-store"})
-    assert reply.error["code"] in ("engine_unavailable", "engine_failed"), reply.body
+    assert reply.error["code"] in ("engine_reply_invalid", "engine_failed"), reply.body
 
 
 @pytest.mark.parametrize("depth", [201, 900, 975, 978, 981, 984, 5000])

@@ -288,7 +288,7 @@ def test_what_cannot_be_transcribed_is_refused_by_name(surface: Platform, client
     server.script = whole({"txt": "x"})
     with pytest.raises(openai.APIStatusError) as broken:
         client.audio.transcriptions.create(model="plain", file=b"sound")
-    assert broken.value.status_code == 503
+    assert broken.value.status_code == 502
     assert surface.get("/readyz", key=None).json["ready"], "an engine without the route stays in service"
 
 

@@ -26,10 +26,12 @@ from archwright.http_client.connection_pool import (
     ConnectionBroken,
     ConnectionPool,
     HttpStatusError,
+    InvalidHttpReply,
     ResponseSink,
     ServerAddress,
     create_tls_context,
 )
+from archwright.http_client.json_constants import replace_constants
 from archwright.http_client.sse import EventParser, ServerSentEvent, too_large_error
 from archwright.http_client.streaming_response import StreamingResponse
 
@@ -46,6 +48,7 @@ API_PATHS = (
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _encode = msgspec.json.Encoder().encode
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 # llama.cpp's message with status 500 for input that the model does not support.
 _UNSUPPORTED_PATTERN = re.compile("(image|audio) input is not supported|unsupported tool", re.IGNORECASE)
 
@@ -299,6 +302,8 @@ class EngineClient:
             raise EngineRefused(error.status, body, ErrorLocation(self.address), retry_s) from error
         except RecursionError as error:
             raise self.invalid_reply_error(error) from error
+        except InvalidHttpReply as error:
+            raise self.invalid_reply_error(error) from error
         except ConnectionBroken as error:
             raise self._broken_error(str(error) or type(error).__name__) from error
         except (OSError, UnicodeError) as error:  # also TimeoutError and ssl.SSLError; UnicodeError: invalid host name
@@ -335,7 +340,10 @@ class EngineClient:
 
     def _decode_object(self, data: bytes) -> dict[str, Any]:
         try:
-            return msgspec.json.decode(data, type=dict[str, Any])
+            try:
+                return _decode_object(data)
+            except msgspec.DecodeError:
+                return _decode_object(replace_constants(data))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self.invalid_reply_error(error) from error
 

@@ -146,7 +146,7 @@ def _badly(chats: openai.OpenAI, place: Place) -> None:
         (error("authentication_error", 401), openai.InternalServerError, "upstream_misconfigured"),
         (error("invalid_request_error", 400), openai.BadRequestError, "engine_refused"),
         (Script(HELLO[:-1]), openai.InternalServerError, "engine_unavailable"),
-        (Script([b"event: x\ndata: 7\n\n"]), openai.InternalServerError, "engine_unavailable"),
+        (Script([b"event: x\ndata: 7\n\n"]), openai.InternalServerError, "engine_reply_invalid"),
         (Script(message_events(message_start(), PING)), openai.InternalServerError, "engine_unavailable"),
     ):
         for streamed in (False, True):

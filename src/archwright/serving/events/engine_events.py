@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from archwright.http_client.json_constants import replace_constants
 from archwright.http_client.sse import ServerSentEvent
 
 DONE_MARK = b"[DONE]"
@@ -78,14 +79,13 @@ decode_events = msgspec.json.Decoder(list[EngineEvent]).decode
 def read_event(data: bytes) -> EngineEvent:
     """Decode a stream event or a complete reply.
 
-    Content in parts (some reasoning models) becomes text and reasoning. Raises msgspec.DecodeError and
-    UnicodeDecodeError."""
+    Content in parts (some reasoning models) becomes text and reasoning. Numbers that JSON has not, such as a usage of
+    NaN, are unknown ones. Raises msgspec.DecodeError and UnicodeDecodeError."""
     try:
         return decode_event(data)
-    except msgspec.ValidationError:
-        raw = msgspec.json.decode(data)
-        if not _join_content_parts(raw):
-            raise
+    except msgspec.DecodeError:
+        raw = msgspec.json.decode(replace_constants(data))
+        _join_content_parts(raw)
         return msgspec.convert(raw, EngineEvent)
 
 
@@ -104,9 +104,8 @@ def extract_plain_text(event: EngineEvent) -> str | None:
     return delta.content if plain and delta.refusal is None and delta.signature is None else None
 
 
-def _join_content_parts(raw: Any) -> bool:
-    """Replace content in parts by text and reasoning, in place. Return True if any content was in parts."""
-    found = False
+def _join_content_parts(raw: Any) -> None:
+    """Replace content in parts by text and reasoning, in place."""
     for choice in select_objects(raw.get("choices") if type(raw) is dict else None):
         message = choice.get("delta") or choice.get("message")
         if type(message) is dict and type(message.get("content")) is list:
@@ -114,8 +113,6 @@ def _join_content_parts(raw: Any) -> bool:
             message["content"] = _join_part_texts(parts)
             thoughts = [inner for part in parts for inner in select_objects(part.get("thinking"))]
             message.setdefault("reasoning_content", _join_part_texts(thoughts) or None)
-            found = True
-    return found
 
 
 def select_objects(value: object) -> list[dict[str, Any]]:

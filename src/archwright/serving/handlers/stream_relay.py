@@ -15,7 +15,8 @@ import msgspec
 from archwright.errors import EngineError
 from archwright.http_client.client import EngineClient
 from archwright.http_client.connection_pool import ClientConnection, ResponseSink
-from archwright.http_client.sse import EventParser
+from archwright.http_client.json_constants import replace_constants
+from archwright.http_client.sse import EventParser, ServerSentEvent
 from archwright.serving.admission.metering import RequestCharge
 from archwright.serving.events.choice_accumulator import ChoiceAccumulator, build_piece
 from archwright.serving.events.complete_reply import EVENT_STREAM, CompleteReplyParser
@@ -188,13 +189,20 @@ class BufferedRelay(ResponseSink):
         for event in self._parser.feed(data):
             try:
                 decoded = list(reader.read(event))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise self._client.invalid_reply_error(error) from error
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                decoded = self._read_repaired(reader, event)
             for one in decoded:
                 self._process_event(one)
             if reader.done:
                 self.done = True
                 return
+
+    def _read_repaired(self, reader: EventReader, event: ServerSentEvent) -> list[EngineEvent]:
+        """Read an event with numbers that JSON has not. Raises EngineError AW-ENG-03 for another fault."""
+        try:
+            return list(reader.read(event._replace(data=replace_constants(event.data))))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise self._client.invalid_reply_error(error) from error
 
     def _decode_batch(self, plain: bytes) -> list[EngineEvent] | None:
         """Decode the events of one read at once. Returns None unless each event is one line of JSON."""

@@ -39,6 +39,7 @@ RESPONSES_PATH = "/v1/responses"  # of the Responses interface
 THREAD_UNSUPPORTED = "thread_unsupported_request"  # a Messages client then sends the complete conversation
 TOO_LONG_WORDS = ("exceed_context", "context length", "context_length", "too large to process")
 NOT_RETRIED = ("insufficient_quota", "upstream_misconfigured")
+INVALID_REPLY_CODE = "AW-ENG-03"
 ENGINE_OVERLOADED = 529  # status of an overloaded hosted provider
 
 # Absolute paths, sockets and URLs in an engine's message.
@@ -146,6 +147,11 @@ def engine_unavailable() -> ApiError:
     return service_unavailable("The model's engine is not available. Retry the request.", "engine_unavailable")
 
 
+def invalid_reply() -> ApiError:
+    message = "The reply of the model's engine is not valid. Retry the request, and report it if it repeats."
+    return ApiError(HTTPStatus.BAD_GATEWAY, message, "engine_reply_invalid")
+
+
 def gateway_timeout(message: str) -> ApiError:
     return ApiError(HTTPStatus.GATEWAY_TIMEOUT, message, "timeout", retry_after_s=RETRY_S)
 
@@ -156,7 +162,7 @@ def to_api_error(error: ArchwrightError) -> ApiError:
     if isinstance(error, EngineRefused):
         return _from_engine_error(error)
     if isinstance(error, EngineError):
-        return engine_unavailable()
+        return invalid_reply() if error.code == INVALID_REPLY_CODE else engine_unavailable()
     if isinstance(error, StoreError):
         return audit_unavailable()
     if isinstance(error, InternalError):

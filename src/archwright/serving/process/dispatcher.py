@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 
+import msgspec
 from msgspec.structs import replace
 
 from archwright.access.accounts import ReserveResult
 from archwright.engines.http_request_parser import RequestHead
 from archwright.errors import ArchwrightError, EngineError, InternalError, boundary
 from archwright.http_client.client import EngineRefused
+from archwright.http_client.connection_pool import InvalidHttpReply
 from archwright.monitor.metrics.exposition import OTHER_LABEL
 from archwright.serving.handlers.gateway_context import GatewayContext
 from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler, RequestHandler
@@ -243,6 +245,8 @@ def describe_cause(error: ArchwrightError) -> dict[str, object]:
     bug = error.__cause__
     if isinstance(error, EngineError) and isinstance(bug, OSError):
         fields["reason"] = type(bug).__name__  # such as an unknown name, an untrusted certificate
+    if isinstance(bug, msgspec.DecodeError | InvalidHttpReply):
+        fields["reason"] = str(bug)  # the place of the fault in the reply, and nothing of its content
     if isinstance(error, InternalError) and bug is not None:
         frame = traceback.extract_tb(bug.__traceback__)[-1]
         fields["bug"] = f"{type(bug).__name__} at {frame.name}:{frame.lineno}"
