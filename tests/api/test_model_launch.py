@@ -55,7 +55,7 @@ def launch(
 def test_the_context_shrinks_until_the_model_fits() -> None:
     """KV cache of this shape: 2 x 32 layers x 8 heads x 128 x 2 bytes = 131,072 bytes per token."""
     wide, narrow = launch(), launch(limit=6 * GB)
-    assert (wide["context_tokens"], wide["slots"], wide["default_max_tokens"]) == (8192, 2, 4096)
+    assert (wide["context_tokens"], wide["slots"], wide["default_max_tokens"]) == (8192, 2, 8192)
     assert narrow["context_tokens"] < 8192
     saved = 2 * (8192 - narrow["context_tokens"]) * 131_072
     assert wide["memory"] - narrow["memory"] == pytest.approx(saved, rel=0.3)

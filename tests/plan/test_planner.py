@@ -97,7 +97,7 @@ def test_the_desk_runs_on_this_machine(desk: Plan) -> None:
     assert pool.launch.environment == {"GOMP_SPINCOUNT": "1000"}
     assert pool.launch.health_path == "/health"
     assert pool.artefact is not None and pool.artefact.model == pool.model
-    assert pool.default_max_tokens == pool.context_tokens // 2
+    assert pool.default_max_tokens == pool.context_tokens
     assert pool.context_tokens >= 1.5 * (400 + 128)
 
 

@@ -84,7 +84,7 @@ def build_launch(
         alias=stored.name,
         slots=slots,
         context_tokens=tokens,
-        default_max_tokens=max(1, tokens // 2),
+        default_max_tokens=tokens,
         model_sha256=stored.sha256,
         settings=settings,
     )

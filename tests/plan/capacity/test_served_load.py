@@ -15,7 +15,6 @@ from archwright.plan.capacity.served_load import (
     build_served_load,
     compute_peak_seconds,
     count_context_tokens,
-    default_max_tokens,
     derive_seed,
     predict_load,
 )
@@ -66,10 +65,9 @@ def test_more_load_runs_more_at_once_up_to_the_places(catalog: Catalog) -> None:
     assert few.load.concurrency < many.load.concurrency == many.engines * many.engine.slots
 
 
-def test_peak_seconds_context_and_default_output(catalog: Catalog) -> None:
+def test_peak_seconds_and_context(catalog: Catalog) -> None:
     assert [compute_peak_seconds(rate) for rate in (1e9, 40.0, 20.0, 0.01, 5e-324)] == [15.0, 15.0, 30.0, 45.0, 45.0]
     assert count_context_tokens(demand(1.0), catalog.models[MODEL]) == 9728
-    assert [default_max_tokens(context) for context in (0, 1, 9728)] == [1, 1, 4864]
 
 
 def test_a_pool_is_promised_to_the_ninety_ninth_percentile(catalog: Catalog) -> None:

@@ -61,7 +61,7 @@ def test_a_laptop_of_16_gb_gets_a_model_of_4_to_8_billion() -> None:
     assert work.calls < 30_000_000, "2 s on a quiet machine have 10 million"
     (pool,) = plan.pools
     assert pool.artefact is not None and 3.8e9 < Catalog(DATA).models[pool.model].parameters < 8.6e9
-    assert pool.default_max_tokens == pool.context_tokens // 2
+    assert pool.default_max_tokens == pool.context_tokens
     notes = " ".join(plan.options[0].notes)
     assert "is the best that fits memory and keeps the limits" in notes and pool.artefact.repository in notes
     assert misses_of(plan) == {} and plan.proposals == ()

@@ -162,6 +162,3 @@ def count_context_tokens(demand: Demand, model: ModelSpec) -> int:
     return RequestLengths(demand.input_tokens, demand.output_tokens).context_tokens(model)
 
 
-def default_max_tokens(context_tokens: int) -> int:
-    """Return the output limit of a request that states none: half of a slot's context."""
-    return max(1, context_tokens // 2)

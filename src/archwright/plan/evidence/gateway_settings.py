@@ -24,7 +24,6 @@ from archwright.contract.record import replace
 from archwright.plan.accounting.budget import OptionDraft
 from archwright.plan.accounting.fleet import MachineFleet
 from archwright.plan.accounting.provenance import PlanProvenance
-from archwright.plan.capacity.served_load import default_max_tokens
 from archwright.plan.cost.control_plane import ControlPlaneSizer
 from archwright.plan.demand.data_residency import (
     UNRESTRICTED,
@@ -197,7 +196,7 @@ def _build_upstream(row: HostedModel, demand: Demand, country: str) -> Pool:
         slots=UPSTREAM_SLOTS,
         context_tokens=row.context_tokens or demand.context_tokens,
         # A slot for this load: reservations of half the model's context would fill a budget.
-        default_max_tokens=default_max_tokens(2 * demand.context_tokens),
+        default_max_tokens=max(1, demand.context_tokens),
         quantisation="",
         launch=Launch(engine="external", settings={"protocol": protocol} if protocol else {}, health_path=""),
         price_per_token=TokenPrice(

@@ -27,7 +27,7 @@ from archwright.plan.capacity.candidates import CandidateMachine, WorkloadTask
 from archwright.plan.capacity.machine_count import ROUNDING, assess_deadline, compute_mean_machines, count_machines
 from archwright.plan.capacity.purchase_options import PurchaseTranche
 from archwright.plan.capacity.quotas import check_machine_quotas
-from archwright.plan.capacity.served_load import BatchLoad, ServedLoad, default_max_tokens
+from archwright.plan.capacity.served_load import BatchLoad, ServedLoad
 from archwright.plan.capacity.service_levels import CheckedLevel, check_availability
 from archwright.plan.cost.operating_costs import estimate_operating_costs
 from archwright.plan.cost.prices import format_source, hour_price
@@ -286,7 +286,7 @@ class PoolWriter:
             replicas=replicas,
             slots=steady.slots,
             context_tokens=steady.context_tokens,
-            default_max_tokens=default_max_tokens(steady.context_tokens),
+            default_max_tokens=max(1, steady.context_tokens),
             quantisation=steady.quantisation,
             launch=Launch(
                 engine=steady.engine,

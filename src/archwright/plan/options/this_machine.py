@@ -19,7 +19,7 @@ from archwright.plan.accounting.budget import USD, OptionDraft
 from archwright.plan.accounting.cash_flow import make_recurring_flow
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import MACHINE_AVAILABILITY, MACHINE_AVAILABILITY_LOW, RedundancyRequirement
-from archwright.plan.capacity.served_load import LocalLoad, default_max_tokens
+from archwright.plan.capacity.served_load import LocalLoad
 from archwright.plan.capacity.service_levels import CheckedLevel, check_availability, find_latency_misses
 from archwright.plan.cost.prices import STATED_BY_NEEDS, format_source
 from archwright.plan.demand.data_residency import collect_bounds, format_bounds, is_country_inside
@@ -226,7 +226,7 @@ class ThisMachinePlanner:
             replicas=1,
             slots=spec.slots,
             context_tokens=spec.context_tokens,
-            default_max_tokens=default_max_tokens(spec.context_tokens),
+            default_max_tokens=spec.context_tokens,
             quantisation=spec.quantisation,
             launch=Launch(
                 engine=self._engine.id,
