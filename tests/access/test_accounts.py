@@ -397,6 +397,54 @@ def test_a_table_lost_during_a_request_gives_no_tokens_away(world: World) -> Non
     assert isinstance(world.worker().reserve(principal, (50, None)), LimitDenial)
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.integers(1, 300),
+    st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["ask", "extend", "settle"]), st.integers(1, 99))),
+)
+def test_a_running_request_gets_exactly_the_room_that_is_left(
+    world: World, budget: int, steps: list[tuple[int, str, int]]
+) -> None:
+    """A token costs a thousandth. Other workers see a settlement when its worker reserves or extends again."""
+    principal = world.key(budget_usd=budget / 1000)
+    workers = [world.worker() for _ in range(3)]
+    spent, open_, ended = 0, [[] for _ in workers], [0, 0, 0]  # type: tuple[int, list[list[Reservation]], list[int]]
+    for number, act, count in steps:
+        if act == "settle" and open_[number]:
+            reservation = open_[number].pop()
+            workers[number].settle(reservation, 1, reservation.usd)
+            ended[number] += round(reservation.usd * 1000)
+            continue
+        spent, ended[number] = spent + ended[number], 0
+        held = sum(round(one.usd * 1000) for row in open_ for one in row) + sum(ended)
+        if act == "extend" and open_[number]:
+            granted = workers[number].extend(open_[number][-1], count, 0.001)
+            assert granted == min(count, budget - spent - held)
+            continue
+        found = workers[number].reserve(principal, (count, count / 1000))
+        assert isinstance(found, Reservation) is (spent + held + count <= budget)
+        if isinstance(found, Reservation):
+            open_[number].append(found)
+
+
+def test_more_tokens_of_a_running_request_count_for_its_rate(world: World) -> None:
+    principal = world.key(tpm=100, budget_usd=1.0)
+    running = taken(world.accounts.reserve(principal, (80, 0.08)))
+    assert world.accounts.extend(running, 50, 0.001) == 50 and running.tokens == 130
+    assert running.usd == pytest.approx(0.13)
+    world.clock.now += 30
+    assert isinstance(world.accounts.reserve(principal, (30, 0.03)), LimitDenial), "the tokens are a debt"
+    world.accounts.settle(running, 10, 0.01)
+    taken(world.accounts.reserve(principal, (60, 0.99)))
+
+
+def test_a_lost_table_extends_nothing(world: World) -> None:
+    principal = world.key(budget_usd=1.0)
+    running = taken(world.accounts.reserve(principal, (80, 0.08)))
+    world.lose_table()
+    assert world.accounts.extend(running, 50, 0.001) == 0 and running.tokens == 80
+
+
 def refuses(_scope: LimitScope, _since: float) -> float:
     raise StoreError("AW-STO-01", "the store refuses")
 

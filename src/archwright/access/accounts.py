@@ -12,6 +12,7 @@ from the usage records; rate limits start empty. Call `flush` before the WAL's f
 reservations count as spent.
 """
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -54,6 +55,7 @@ from archwright.policy.usage_limits import (
 TABLE_BYTES = 32 * 1024 * 1024
 PARALLEL_RETRY_S = 1  # nobody knows when a running request ends
 CLOCK_TOLERANCE_S = 5.0  # most difference between the clocks of two workers
+SPENT_INDEX = 3  # of a row
 _PERIOD_KINDS: tuple[BudgetPeriod, ...] = ("total", "month", "day")
 ZERO_ASK: WorstCaseAmount = (0, 0)
 AccountRows = dict[bytes, AccountRow]
@@ -235,6 +237,23 @@ class Accounts:
                 break
         return results
 
+    def has_budget(self, principal: Principal) -> bool:
+        return principal.limited and any(account.budgeted for account in self._get_accounts(principal))
+
+    def extend(self, reservation: Reservation, tokens: int, usd_per_token: float) -> int:
+        """Reserve up to `tokens` more, as many as all budgets have room for. Return their number.
+
+        Only budgets bound them: rates of tokens get them as a debt. Raises StoreError."""
+        if reservation.generation != self._table.generation:
+            return 0  # the table was recreated without this reservation
+        self._roll_periods_if_due()
+        nusd_per_token = usd_per_token * NUSD_PER_USD
+        granted = self._table.write(self._settle_and_extend, reservation, tokens, nusd_per_token)
+        self.ended.clear()
+        reservation.tokens += granted
+        reservation.nusd += math.ceil(granted * nusd_per_token)
+        return granted
+
     def settle(self, reservation: Reservation, tokens: int, usd: float) -> None:
         """Queue the actual usage of a request; a second call has no effect."""
         if not reservation.settled and reservation.accounts:
@@ -352,6 +371,50 @@ class Accounts:
         for key, changed, period, row, _ in reserved:
             rows[key] = update_row(changed, period, row, self._worker, nusd if nusd > 0 else 0, tokens)
         return None
+
+    def _settle_and_extend(
+        self, transaction: Transaction, reservation: Reservation, tokens: int, nusd_per_token: float
+    ) -> int:
+        """Write the queued settlements, then the room that is left for more tokens of a reservation."""
+        now_us = self._monotonic_us()
+        rows: AccountRows = {}
+        for ended, used_tokens, used_nusd in self.ended:
+            self._settle_in_rows(transaction, rows, ended, (used_tokens, used_nusd), now_us)
+
+        granted = tokens
+        for account in reservation.accounts:
+            row = self._read_current_row(transaction, rows, account, now_us)
+            if row is None:  # its spend must be read anew
+                granted = 0
+                break
+            rows[account.key] = row
+            if account.budgeted and nusd_per_token > 0:
+                room = account.caps.budget_nusd - row[SPENT_INDEX] - sum_reserved_nusd(row)
+                granted = min(granted, math.floor(max(0, room) / nusd_per_token))
+
+        nusd = math.ceil(granted * nusd_per_token)
+        for account in reservation.accounts if granted else ():
+            row = rows[account.key]
+            level = settle_request(account.caps, row[:PERIOD_INDEX], -granted, 0, now_us)
+            rows[account.key] = update_row(level, row[PERIOD_INDEX], row, self._worker, nusd, granted)
+        for key, row in rows.items():
+            transaction.put(key, encode_row(row))
+        return granted
+
+    def _read_current_row(
+        self, transaction: Transaction, rows: AccountRows, account: Account, now_us: int
+    ) -> AccountRow | None:
+        """Return the row of an account without the reservations of dead workers; None if its spend is unknown."""
+        row = rows.get(account.key)
+        if row is None:
+            raw = transaction.get(account.key)
+            row = NEW_ROW if raw is None else decode_row(raw)
+        if account.budgeted and row[PERIOD_INDEX] != self._periods[account.period]:
+            current = self._current_period_row(account, row, {}, now_us)
+            if isinstance(current, _UnknownSpend):
+                return None
+            row = current
+        return self._drop_dead_claims(transaction, account, row, now_us)
 
     def _settle_in_rows(
         self, transaction: Transaction, rows: AccountRows, reservation: Reservation, used: WorstCaseAmount, now_us: int

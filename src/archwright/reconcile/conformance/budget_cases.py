@@ -270,15 +270,17 @@ def find_problem(trial: Trial, recorded: float | None, overspent: float) -> tupl
             return "inconclusive", others[0] if others else "all requests fit into the budget: use more requests"
         if -overspent > worst:
             return "refused early", f"{-overspent:.6f} USD are left, and a request needs at most {worst:.6f}"
+    at_once = sum(answer.status == 200 for answer in answers[: case.requests])
+    note = f"{at_once} of {case.requests} at once" if case.edge and not case.batch else ""
     if recorded is None:
-        return "ok", ""
+        return "ok", note
     if case.template.repeated and answers[0].usd <= recorded < counted:
         return "ok", "the gateway replayed an answer, and did not bill it again"
     if recorded < counted * (1 - (ROUNDING if exact else PROMPT_TOLERANCE)):
         return "underbilled", f"{counted - recorded:.6f} USD less than delivered"
     if recorded > (counted if exact else len(answers) * worst) * (1 + ROUNDING):
         return "overbilled", f"{recorded - counted:.6f} USD more than delivered"
-    return "ok", ""
+    return "ok", note
 
 
 def judge_rates(name: str, answers: list[Answer]) -> CaseResult:

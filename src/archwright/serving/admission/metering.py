@@ -33,6 +33,7 @@ from archwright.monitor.wal.compaction import read_usage_totals
 from archwright.monitor.wal.writer import WalWriter
 from archwright.policy.cache_key import CacheKeyParts, RequestKind
 from archwright.policy.usage_limits import IMAGE_USUAL_TOKENS, UsageLimits, nearest_nusd, worst_input_tokens
+from archwright.serving.admission.output_lengths import OutputLengths
 from archwright.serving.admission.response_cache import CachedResponse, ResponseCache
 from archwright.serving.http.errors import MESSAGES_PATH, ApiError, too_many_requests
 from archwright.serving.http.http_request import HttpRequest
@@ -46,6 +47,7 @@ from archwright.serving.settings.prices import InputKind, Prices, TokenKinds, co
 CHECK_INTERVAL_S = 0.25
 LIMITS_PROPAGATION_S = 2 * POLL_S  # after this time every worker knows of a change of limits
 UNLIMITED = sys.maxsize
+STEP_TOKENS = 64  # output that a running stream reserves at once: little, so that streams share the rest of a budget
 ESTIMATED_BYTES_PER_TOKEN = 3
 _DATA_URL = re.compile(b'"data:[^"]*')
 BILLABLE_STATUSES = ("ok", "cancelled", "ended")
@@ -58,7 +60,8 @@ class WorstCase(NamedTuple):
     """Upper bound of what one request may take; `usd` is None if the model has no price.
 
     `tokens`: input + output; `output_tokens`: output alone; `input_estimate`: input tokens that are charged if an
-    engine worked but reported no usage. `kinds`, `images`: of the input.
+    engine worked but reported no usage. `kinds`, `images`: of the input. `output_usd`: of one output token at most.
+    `more_output`: output tokens that the request may reserve later, while its stream runs.
     """
 
     tokens: int
@@ -67,6 +70,14 @@ class WorstCase(NamedTuple):
     input_estimate: int
     kinds: frozenset[InputKind] = frozenset()
     images: int = 0
+    output_usd: float = 0.0
+    more_output: int = 0
+
+    def shorten(self, output_tokens: int) -> WorstCase:
+        """Return the worst case of a shorter output."""
+        saved = self.output_tokens - output_tokens
+        usd = None if self.usd is None else self.usd - saved * self.output_usd
+        return self._replace(tokens=self.tokens - saved, usd=usd, output_tokens=output_tokens)
 
 
 class Settlement(msgspec.Struct, frozen=True, gc=False):
@@ -80,13 +91,48 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     cache: CacheOutcome = "off"
 
 
+class RestOfBudget(NamedTuple):
+    """A reservation of less than the worst case, and the output that it holds."""
+
+    reservation: Reservation
+    worst_case: WorstCase
+
+
 class CostAccounting(NamedTuple):
-    """One per process; without `cache` no response is cached."""
+    """One per process; without `cache` no response is cached, without `lengths` each worst case is reserved."""
 
     accounts: Accounts
     keys: KeyStore
     journal: Journal
     cache: ResponseCache | None = None
+    lengths: OutputLengths | None = None
+
+    def expect_output(self, principal: Principal, model: str, worst_case: WorstCase) -> WorstCase:
+        """Return what to reserve before an engine that stops when told: the usual output instead of the longest."""
+        usual = self._find_usual_output(principal, model, worst_case)
+        if usual is None:
+            return worst_case
+        return worst_case.shorten(usual)._replace(more_output=worst_case.output_tokens - usual)
+
+    def reserve_rest(self, request: HttpRequest, model: str, worst_case: WorstCase) -> RestOfBudget | None:
+        """Reserve the output that the rest of the budget pays; None if it does not pay the usual output."""
+        principal = request.principal
+        usual = self._find_usual_output(principal, model, worst_case)
+        if usual is None:
+            return None
+        shorter = worst_case.shorten(usual)
+        reservation = self.accounts.reserve(principal, shorter[:2], counted=request.admitted.counted)
+        if isinstance(reservation, LimitDenial):
+            return None
+        more = self.accounts.extend(reservation, worst_case.output_tokens - usual, worst_case.output_usd)
+        return RestOfBudget(reservation, worst_case.shorten(usual + more))
+
+    def _find_usual_output(self, principal: Principal, model: str, worst_case: WorstCase) -> int | None:
+        """Return the usual output of a caller with a budget, if it is shorter than the longest."""
+        if self.lengths is None or not self.accounts.has_budget(principal):
+            return None
+        usual = self.lengths.find_usual(principal.tenant, model)
+        return usual if usual is not None and usual < worst_case.output_tokens else None
 
     def look_up_cache(self, request: HttpRequest, generation: GenerationRequest, kind: RequestKind) -> CacheLookUp:
         cache, endpoint = self.cache, generation.endpoint
@@ -155,14 +201,15 @@ class CostAccounting(NamedTuple):
 class RequestCharge:
     """The charge of one request: what it may still take while it runs, settled once at its end.
 
-    At most `max_pieces` pieces may be delivered. `cached`: the response found in the cache. `usd`: the cost, set by
-    `settle`, None without a price. `owes_rest`: a provider works on the reply and bills it, whether or not it is read.
+    At most `max_pieces` pieces may be delivered, and more by `allow_pieces`. `cached`: the response found in the cache.
+    `usd`: the cost, set by `settle`, None without a price. `owes_rest`: a provider works on the reply and bills it,
+    whether or not it is read.
     """
 
     __slots__ = (
         *("cached", "endpoint", "max_pieces", "owes_rest", "usd", "_accounting", "_cache_key", "_cache_outcome"),
-        *("_check_at", "_engine_asked", "_input_estimate", "_max_usd", "_path", "_prices", "_reservation"),
-        *("_version", "_worst_case"),
+        *("_check_at", "_engine_asked", "_input_estimate", "_max_usd", "_more", "_path", "_piece_usd", "_prices"),
+        *("_reservation", "_version", "_worst_case"),
     )
 
     def __init__(
@@ -183,13 +230,14 @@ class RequestCharge:
         self._worst_case = worst_case
         self._input_estimate = worst_case.input_estimate
         self._engine_asked = self.owes_rest = False
+        self._more, self._piece_usd = 0, worst_case.output_usd
         self._check_at = request.received_at + CHECK_INTERVAL_S
         self._path = request.head.path
         self._cache_outcome: CacheOutcome = "off"
         self._cache_key: bytes | None = None
         self._version = endpoint.serves
         if reservation.limited:
-            self.max_pieces = worst_case.output_tokens
+            self.max_pieces, self._more = worst_case.output_tokens, worst_case.more_output
             # A count above the possible is not believed. Without a price nothing was reserved.
             self._max_usd = math.inf if prices is None else reservation.usd
 
@@ -231,11 +279,26 @@ class RequestCharge:
             prices = combine_prices((prices, highest), min)
         self._prices = prices
 
+    def allow_pieces(self, wanted: int) -> int:
+        """Return how many of `wanted` pieces in all may be delivered; the reservation grows if the budget has room.
+
+        A reply beyond its requested length is allowed here, and ends with `output_limit_error`. Raises StoreError."""
+        if wanted <= self.max_pieces or not self._more:
+            return wanted
+        step = max(wanted - self.max_pieces, min(self.max_pieces, STEP_TOKENS))
+        granted = self._accounting.accounts.extend(self._reservation, min(step, self._more), self._piece_usd)
+        self.max_pieces += granted
+        self._more -= granted
+        if self._prices is not None:
+            self._max_usd = self._reservation.usd
+        return min(wanted, self.max_pieces) if self._more else wanted
+
     def covers(self, input_tokens: int, output_tokens: int, usage: dict[str, Any] | None = None) -> bool:
         """True if a complete response takes no more than was reserved. `usage`: of the engine, for the kinds."""
         reservation = self._reservation
         if not reservation.limited:
             return True
+        self.allow_pieces(output_tokens)
         usd = self._compute_cost(input_tokens, output_tokens, count_kinds(usage, self._worst_case.kinds)) or 0.0
         return input_tokens + output_tokens <= reservation.tokens and usd <= self._max_usd
 
@@ -276,10 +339,12 @@ class RequestCharge:
 
         Zero input tokens are unknown ones. `usage`: of the engine, which states the kinds of the tokens."""
         cached, reservation, worst = self.cached, self._reservation, self._worst_case
+        if output_tokens > self.max_pieces and cached is None:
+            self._reserve_counted(output_tokens)
         worked = output_tokens or (self._engine_asked and status in BILLABLE_STATUSES)
         if self.owes_rest:
             input_tokens = input_tokens or worst.tokens - worst.output_tokens
-            output_tokens = worst.output_tokens
+            output_tokens = min(worst.output_tokens, self.max_pieces)
         elif not worked and cached is None:
             input_tokens = 0
         elif not input_tokens and cached is None:
@@ -298,6 +363,13 @@ class RequestCharge:
         reserved_usd = reservation.usd if reservation.limited else None
         saved_usd = 0.0 if cached is None else cached.usd
         return Settlement(input_tokens, output_tokens, self.usd, reserved_usd, saved_usd, self._cache_outcome)
+
+    def _reserve_counted(self, output_tokens: int) -> None:
+        """Reserve what the engine counted beyond the delivered pieces. Without room it is not charged."""
+        try:
+            self.allow_pieces(output_tokens)
+        except StoreError as error:
+            self._accounting.journal.error("reservation not extended", **error.as_dict())
 
     def _compute_cost(self, input_tokens: int, output_tokens: int, kinds: TokenKinds) -> float | None:
         prices = self._prices
@@ -321,8 +393,11 @@ def estimate_worst_case(generation: GenerationRequest, body_bytes: int) -> Worst
     prices, parts, kinds = generation.endpoint.prices, generation.parts, generation.input_kinds
     if parts.boundless:  # it may be sound
         kinds |= {"audio"}
-    usd = None if prices is None else prices.worst_usd(max_input, output, kinds, parts.images)
-    return WorstCase(max_input + output, usd, output, min(max_input, input_estimate), kinds, parts.images)
+    usd, output_usd = None, 0.0
+    if prices is not None:
+        usd = prices.worst_usd(max_input, output, kinds, parts.images)
+        output_usd = prices.worst_rates(max_input, kinds)[1]
+    return WorstCase(max_input + output, usd, output, min(max_input, input_estimate), kinds, parts.images, output_usd)
 
 
 def estimate_input_tokens(generation: GenerationRequest) -> int:

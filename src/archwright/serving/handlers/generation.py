@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from archwright.access.accounts import LimitDenial, ReserveResult
 from archwright.contract.record import replace as copy_record
-from archwright.errors import EngineError
+from archwright.errors import ArchwrightError, EngineError
 from archwright.http_client.client import EngineRefused
 from archwright.monitor.trace_exporter import TraceContent
 from archwright.policy.cache_key import RequestKind
@@ -40,13 +41,16 @@ from archwright.serving.handlers.stream_relay import (
 )
 from archwright.serving.handlers.trace_content import build_trace_content
 from archwright.serving.http.engine_refusals import parse_length_refusal
-from archwright.serving.http.http_response import JSON_CONTENT_TYPE, PHASE_FIRST_TOKEN
+from archwright.serving.http.errors import ApiError
+from archwright.serving.http.http_response import JSON_CONTENT_TYPE, PHASE_FIRST_TOKEN, HeaderField
 from archwright.serving.providers.protocol import EngineRequest
+from archwright.serving.requests.output_shortening import is_single, shorten_output
 from archwright.serving.requests.request_validation import GenerationRequest
 from archwright.serving.routing.attempts import Attempts, start_attempts
 from archwright.serving.routing.replica import Replica
 
 CHAT_PATH = ChatFormat.path
+SHORTENED_HEADER = b"x-archwright-max-tokens"
 # Engines whose complete reply counts the tokens of its first choice only. Their streams count each choice.
 COUNTING_FIRST_CHOICE = ("llamacpp", "llama-server")
 # Makes an engine leave its adapter out of one request.
@@ -63,7 +67,10 @@ class GenerationHandler(MeteredHandler):
         self, context: HandlerContext, generation: GenerationRequest, kind: RequestKind, writer: ResponseWriter
     ) -> None:
         worst_case = estimate_worst_case(generation, len(context.request.body))
-        super().__init__(context, generation.endpoint, worst_case)
+        endpoint, principal = generation.endpoint, context.request.principal
+        if endpoint.stops and principal.limited and is_single(generation):
+            worst_case = context.gateway.accounting.expect_output(principal, endpoint.model, worst_case)
+        super().__init__(context, endpoint, worst_case)
         self._generation = generation
         self._kind = kind
         self._keeps_pieces = kind in ("messages", "responses")
@@ -76,12 +83,36 @@ class GenerationHandler(MeteredHandler):
         self._shadow: asyncio.Future[str] | None = None
         self._relay: BufferedRelay | None = None  # of the last attempt
         self._hides_hits = False
+        self._shortened: int | None = None  # the output tokens that the budget paid, if fewer than requested
 
     def look_up(self) -> None:
         generation = self._generation
         if not (generation.parts.urls or generation.documents):
             self._found = found = self.gateway.accounting.look_up_cache(self.request, generation, self._kind)
             self.is_cached = found[-1] is not None
+
+    def _fit_budget(self, reservation: ReserveResult | None) -> ReserveResult | None:
+        """Shorten the output of a provider to what the rest of the budget pays, if that is its usual length."""
+        generation = self._generation
+        if not isinstance(reservation, LimitDenial) or reservation.limit != "budget" or self.is_cached:
+            return reservation
+        # A line of a batch has no header that tells of a shorter output.
+        in_batch = self.ledger is not self.gateway
+        if in_batch or self._endpoint.stops or not is_single(generation):
+            return reservation
+        accounting = self.gateway.accounting
+        rest = accounting.reserve_rest(self.request, self._endpoint.model, self.worst_case)
+        if rest is None:
+            return reservation
+        length = rest.worst_case.output_tokens
+        shorter = shorten_output(generation, length)
+        if shorter is None:
+            accounting.release(rest.reservation)
+            return reservation
+        self._generation, self._shortened = shorter, length
+        self._found = None  # the cached response of the longer request
+        self.worst_case = rest.worst_case
+        return rest.reservation
 
     async def _respond(self, charge: RequestCharge) -> None:
         request, generation = self.request, self._generation
@@ -103,6 +134,8 @@ class GenerationHandler(MeteredHandler):
         slot = router.build_slot_request(generation, attempts.tenant, attempts.data_class, attempts.until)
         relay = await attempts.run(slot, partial(self._query_replica, charge, attempts))
         self._record("ok")
+        if self.gateway.accounting.lengths is not None and not relay.cut and is_single(generation):
+            self.gateway.accounting.lengths.add(request.principal.tenant, self._endpoint.model, self._timing.tokens)
         self._send_response(charge, relay)
         if self._shadow is not None and not self._shadow.done():
             self._shadow.set_result("".join(relay.texts or ()))
@@ -151,13 +184,13 @@ class GenerationHandler(MeteredHandler):
         body = b""
         if not stream or (charge.is_cacheable and not self._keeps_pieces):
             body = self._writer.encode_response(relay.pieces, used)
-        if charge.is_cacheable:
+        if charge.is_cacheable and not relay.cut:
             stored = msgspec.json.encode((relay.pieces, used)) if self._keeps_pieces else body
             charge.cache_response(served_by.version, stored, timing.input_tokens, timing.tokens)
         if stream:
             response.finish(self._writer.encode_end(charge.add_cost(used)))
         else:
-            headers = [*served_by.headers(), timing.overhead_header(response.now()), *charge.headers()]
+            headers = [*self._describe(served_by), timing.overhead_header(response.now()), *charge.headers()]
             response.send(HTTPStatus.OK, body, JSON_CONTENT_TYPE, headers)
 
     async def _query_replica(self, charge: RequestCharge, attempts: Attempts, replica: Replica) -> BufferedRelay:
@@ -183,6 +216,10 @@ class GenerationHandler(MeteredHandler):
                     engine_request.path, engine_request.body, relay, engine_request.headers
                 )
                 relay.finish_reply()
+            except ApiError:
+                if not relay.cut:
+                    raise
+                await self._end_at_budget(replica, relay)
             except EngineError as error:
                 charge.mark_ended()
                 if not isinstance(error, EngineRefused) or not self._adapt_request(replica, engine_request, error):
@@ -196,6 +233,23 @@ class GenerationHandler(MeteredHandler):
         if self.response.is_client_gone:
             return False
         return replica.provider.adapt_request(request, error) or self._shorten_output(replica, error)
+    async def _end_at_budget(self, replica: Replica, relay: BufferedRelay) -> None:
+        """End the reply of an engine that was stopped. It reports no usage, so the gateway has its prompt counted."""
+        relay.end_at_budget()
+        timing, generation = self._timing, self._generation
+        delivered = self._shortened = timing.chunks
+        try:
+            read = await replica.provider.count_tokens(replica.client, generation.body, generation.native)
+        except ArchwrightError:
+            return  # the estimate of the input is charged
+        if read:
+            total = {"prompt_tokens": read, "completion_tokens": delivered, "total_tokens": read + delivered}
+            timing.set_usage(total)
+
+    def _describe(self, served_by: ServedBy) -> list[HeaderField]:
+        shortened = self._shortened
+        headers = served_by.headers()
+        return headers if shortened is None else [*headers, (SHORTENED_HEADER, b"%d" % shortened)]
 
     def _shorten_output(self, replica: Replica, error: EngineRefused) -> bool:
         """Learn an engine's context from its refusal. True if a shorter output may fit; once per request.
@@ -209,11 +263,10 @@ class GenerationHandler(MeteredHandler):
         length = refusal.fit_length(generation.max_tokens)
         if length < 1 or not generation.may_shorten:
             return False
-        body, native = {**generation.body, "max_tokens": length}, generation.native
-        if native is not None:  # of a Responses request, since a Messages request is not shortened
-            native = {**native, "max_output_tokens": length}
-        changes = {"body": body, "native": native, "max_tokens": length, "may_shorten": False}
-        self._generation = copy_record(generation, **changes)
+        shorter = shorten_output(generation, length)
+        if shorter is None:
+            return False
+        self._generation = copy_record(shorter, may_shorten=False)
         return True
 
     def _create_relay(self, charge: RequestCharge, attempts: Attempts, replica: Replica, version: str) -> BufferedRelay:
@@ -228,7 +281,7 @@ class GenerationHandler(MeteredHandler):
             return BufferedRelay(self.response, charge, self._timing, replica.client, on_first)
         relay = StreamingRelay(self.response, charge, self._timing, replica.client, on_first)
         logprobs, keeps = self._generation.top_logprobs is not None, charge.is_cacheable or self._traces_content
-        relay.configure(self._writer, served_by.headers(), logprobs=logprobs, keeps=keeps)
+        relay.configure(self._writer, self._describe(served_by), logprobs=logprobs, keeps=keeps)
         return relay
 
     def _build_engine_request(self, attempts: Attempts, replica: Replica) -> tuple[EngineRequest, str]:

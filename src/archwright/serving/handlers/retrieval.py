@@ -51,7 +51,8 @@ class RetrievalHandler(GenerationHandler):
             head = self.request.head
             headers = {**head.headers, DATA_CLASS_HEADER_BYTES: b"personal"}
             self.request = replace(self.request, head=RequestHead(head.method, head.path, head.version, headers))
-        self._generation = insert_passages(chat, passages)
+        # The output may have been shortened to the budget since.
+        self._generation = insert_passages(chat._replace(generation=self._generation), passages)
         await super()._respond(charge)
 
     def _send_no_match(self, charge: RequestCharge) -> None:

@@ -22,6 +22,7 @@ from archwright.serving.events.choice_accumulator import ChoiceAccumulator, buil
 from archwright.serving.events.complete_reply import EVENT_STREAM, CompleteReplyParser
 from archwright.serving.events.engine_events import (
     DONE_MARK,
+    ChoiceDelta,
     CompletionChoice,
     EngineEvent,
     EventReader,
@@ -54,11 +55,12 @@ RETRY_HINT = "send the request again; if it fails again, read the engine's log"
 class BufferedRelay(ResponseSink):
     """Reads one engine's reply, a stream or a complete one, and keeps it.
 
-    `begun`: something came, and `on_first` was called; `finished`: every choice has a finish reason. `texts`: the text
+    `begun`: something came, and `on_first` was called; `finished`: every choice has a finish reason; `cut`: the budget
+    had no room for more, so the reply ended here. `texts`: the text
     of the reply, if it is kept to compare it with the response of a shadow.
     """
 
-    begun = False
+    begun = cut = False
     texts: list[str] | None = None
     _parser: EventParser  # set when the reply's content type is known
     _choices = _prompts = 1
@@ -160,8 +162,8 @@ class BufferedRelay(ResponseSink):
         now = self._response.now()
         self._timing.mark_event(now)
         self._decode(data)
-        if self._timing.chunks > self._charge.max_pieces and not self.finished:
-            raise self._charge.output_limit_error()
+        if self.cut or (self._timing.chunks > self._charge.max_pieces and not self.finished):
+            raise self._charge.output_limit_error()  # disconnects from the engine
         self._response.extend_stall_deadline(now)
 
     def _decode(self, data: bytes) -> None:
@@ -235,6 +237,8 @@ class BufferedRelay(ResponseSink):
             self._process_texts(texts)
 
     def _process_texts(self, texts: list[str]) -> None:
+        if self._timing.chunks + len(texts) > self._charge.max_pieces:
+            texts = texts[: self._allow_pieces(len(texts))]
         if not self.begun:
             self.begun = True
             self._on_first()
@@ -243,7 +247,24 @@ class BufferedRelay(ResponseSink):
             self.texts += texts
         self.take_texts(texts)
 
+    def _allow_pieces(self, count: int) -> int:
+        """Return how many further pieces may be delivered. The reply ends if these are fewer than `count`."""
+        if self.cut:
+            return 0
+        delivered = self._timing.chunks
+        allowed = self._charge.allow_pieces(delivered + count) - delivered
+        self.cut = allowed < count
+        return allowed
+
+    def end_at_budget(self) -> None:
+        """End a cut reply as one of the requested length."""
+        self.done = True
+        self._finished_choices = self._choices
+        self.take_choice("", CompletionChoice(delta=ChoiceDelta(), finish_reason="length"))
+
     def _process_event(self, event: EngineEvent) -> None:
+        if self.cut:
+            return
         if event.error is not None:
             raise self._client.reported_error(event.error)
         if event.prompt_progress is not None:
@@ -285,6 +306,8 @@ class BufferedRelay(ResponseSink):
         self._check_index(choice)
         text = (delta.content if delta is not None else choice.text) or ""
         if text or (delta is not None and (delta.reasoning_content or delta.reasoning or delta.tool_calls)):
+            if timing.chunks >= self._charge.max_pieces and not self._allow_pieces(1):
+                return
             timing.count_pieces(1, timing.event_at)
         elif choice.finish_reason:
             timing.mark_finish()
@@ -421,6 +444,10 @@ class StreamingRelay(BufferedRelay):
         self._out += map(self._writer.encode_text, texts)
         if self._keeps:
             super().take_texts(texts)
+
+    def end_at_budget(self) -> None:
+        super().end_at_budget()
+        self._flush_output()
 
     def take_choice(self, text: str, choice: CompletionChoice) -> None:
         piece = build_piece(text, choice, logprobs=self._logprobs)

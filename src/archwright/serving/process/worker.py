@@ -31,6 +31,7 @@ from archwright.monitor.trace_exporter import DROP_REASONS, TraceExporter
 from archwright.monitor.wal.writer import WalWriter
 from archwright.serving.admission.authorization import RequestAuthorizer
 from archwright.serving.admission.metering import CostAccounting, RecordedSpending
+from archwright.serving.admission.output_lengths import OutputLengths
 from archwright.serving.admission.response_cache import ResponseCache
 from archwright.serving.batches.batch_runner import BatchRunner
 from archwright.serving.handlers.gateway_context import GatewayContext, Recorders
@@ -107,7 +108,7 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, context: WorkerCon
         return keys.version, table.generation, len(accounts.clock_changes)
 
     accounts = Accounts(table, keys, RecordedSpending(ledger, home, stamp, time.monotonic))
-    accounting = CostAccounting(accounts, keys, journal, cache)
+    accounting = CostAccounting(accounts, keys, journal, cache, OutputLengths())
     authorizer = RequestAuthorizer(keys, AuditLog(ledger), exposition)
     supervisor = ObservationExporter(store, Exposition(), SUPERVISOR_METRICS, since=context.since)
     if config.tls_certificate:

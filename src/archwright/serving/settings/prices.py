@@ -176,16 +176,20 @@ class Prices(NamedTuple):
         """Bound the cost of a request with at most so many tokens, of any kind that it may have.
 
         A lower price of long prompts bounds nothing, because the prompt may be shorter."""
+        usd_in, usd_out = self.worst_rates(input_tokens, kinds)
+        return self.request + images * self.image + input_tokens * usd_in + output_tokens * usd_out
+
+    def worst_rates(self, input_tokens: int, kinds: frozenset[InputKind]) -> tuple[float, float]:
+        """Return the highest price of a token of input and of output."""
         if self.plain_worst is not None and not kinds:
-            usd_in, usd_out = self.plain_worst
-            return self.request + images * self.image + input_tokens * usd_in + output_tokens * usd_out
+            return self.plain_worst
         rates, kinds = self.base, kinds | self.always
         usd_in, usd_out = rates.dearest_input(kinds), max(rates.output, rates.reasoning)
         for above, dearer in self.long_context:
             if input_tokens > above:
                 usd_in = max(usd_in, dearer.dearest_input(kinds))
                 usd_out = max(usd_out, dearer.output, dearer.reasoning)
-        return self.request + images * self.image + input_tokens * usd_in + output_tokens * usd_out
+        return usd_in, usd_out
 
 
 def build_prices(input_usd: float, output_usd: float, other: OtherPrices, *, marks_caches: bool) -> Prices:
