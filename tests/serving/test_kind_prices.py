@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,7 @@ from tests.serving.fake_provider import (
 )
 
 from archwright.api.budget_conformance import ConformanceOptions, conformance
+from archwright.monitor.usage import UsageRow, read_usage
 from archwright.serving.settings.prices import LongContextPrice, OtherPrices
 
 if TYPE_CHECKING:
@@ -182,6 +184,29 @@ def test_the_conformance_suite_finds_the_prices_of_a_cache_kept(
         "cache reads": "ok",
     }
     assert report.overspent_usd == 0
+
+
+def test_a_marked_prompt_without_a_usage_counts_as_written(platform: Platform, place: Place) -> None:
+    place.script = Script(message_events(message_start(), *words(0, "Yes.")), hangs=True)
+    body = {"model": "claude", "max_tokens": OUTPUT, "stream": True}
+    block = {"type": "text", "text": TEXT, "cache_control": HOUR}
+    secret = platform.made_key("left", budget_usd=1.0)
+    platform.key, before = secret, platform.key
+    plain = platform.open_request("/v1/messages", {**body, "messages": [{"role": "user", "content": [block]}]})
+    platform.key = before
+    said = b""
+    while b"Yes." not in said:
+        said += plain.recv(4096)
+    plain.close()
+    platform.until(lambda: bool(list_usage(platform, "left")))
+    (line,) = list_usage(platform, "left")
+    assert line.input_tokens * 4 >= len(TEXT) and line.output_tokens >= 1
+    assert line.cost_usd >= line.input_tokens * 2 * IN_USD + OUT_USD - 1e-9
+
+
+def list_usage(platform: Platform, tenant: str) -> tuple[UsageRow, ...]:
+    with closing(platform.store) as store:
+        return read_usage(store, platform.home, tenant, "tenant")
 
 
 def test_a_refused_request_costs_nothing(platform: Platform, place: Place) -> None:

@@ -342,6 +342,7 @@ class RequestCharge:
         if output_tokens > self.max_pieces and cached is None:
             self._reserve_counted(output_tokens)
         worked = output_tokens or (self._engine_asked and status in BILLABLE_STATUSES)
+        are_kinds_unknown = self.owes_rest or (usage is None and bool(worst.kinds) and cached is None)
         if self.owes_rest:
             input_tokens = input_tokens or worst.tokens - worst.output_tokens
             output_tokens = min(worst.output_tokens, self.max_pieces)
@@ -350,9 +351,9 @@ class RequestCharge:
         elif not input_tokens and cached is None:
             input_tokens = self._input_estimate
         usd = self._compute_cost(input_tokens, output_tokens, count_kinds(usage, worst.kinds))
-        if self.owes_rest and self._prices is not None:
+        if are_kinds_unknown and self._prices is not None:
             usd = self._prices.worst_usd(input_tokens, output_tokens, worst.kinds, worst.images)
-        elif usd and not (worked or input_tokens):
+        if usd and not (worked or input_tokens or self.owes_rest):
             usd = 0.0  # neither the request itself nor its images
         # Rounded to nano-dollars once, here: separate rounding by each reader could differ.
         self.usd = None if usd is None else min(nearest_nusd(usd) / NANO, self._max_usd)
