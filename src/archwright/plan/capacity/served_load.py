@@ -160,5 +160,3 @@ def build_load_spec(demand: Demand, model: str, concurrency: int) -> LoadSpec:
 def count_context_tokens(demand: Demand, model: ModelSpec) -> int:
     """Return the tokens of a slot: enough for long requests, in whole steps, at most the model's context."""
     return RequestLengths(demand.input_tokens, demand.output_tokens).context_tokens(model)
-
-

@@ -233,6 +233,7 @@ class GenerationHandler(MeteredHandler):
         if self.response.is_client_gone:
             return False
         return replica.provider.adapt_request(request, error) or self._shorten_output(replica, error)
+
     async def _end_at_budget(self, replica: Replica, relay: BufferedRelay) -> None:
         """End the reply of an engine that was stopped. It reports no usage, so the gateway has its prompt counted."""
         relay.end_at_budget()

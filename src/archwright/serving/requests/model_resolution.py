@@ -86,7 +86,7 @@ def _resolve_endpoint(spec: EndpointSpec, known: dict[str, EnginePoolSpec], cont
     return Endpoint(
         **fields,
         strict=any(pool.strict for pool in pools),
-        stops=all(pool.strict for pool in pools),
+        stops=all(pool.stops_when_left for pool in pools),
         protocol=protocols.pop() if len(protocols) == 1 else "",
         vision=all(pool.vision for pool in pools),
         responses=all(pool.responses for pool in pools),

@@ -216,7 +216,8 @@ class EndpointSpec(Record):
 class Endpoint(EndpointSpec):
     """An endpoint with the abilities that all its pools share, such as `responses`.
 
-    `strict`: at least one pool has our own engines. `stops`: all pools have; they stop when the gateway disconnects.
+    `strict`: at least one pool has our own engines. `stops`: all pools have engines that stop when the gateway
+    disconnects.
     `protocol`: empty if the pools' protocols differ. `image_hosts`: as
     in the gateway's settings. `serves`: the version of the first target. `prices`: the highest of the pools, None if a
     pool has no price. `charged`: at least one pool has a price. `long_context`: each pool with a price has prices of
