@@ -1,6 +1,6 @@
 """One transcription: a file of sound, passed on as a form, and the engine's text."""
 
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 from archwright.serving.events.response_formats import is_count
 from archwright.serving.handlers.request_handler import HandlerContext
@@ -12,6 +12,11 @@ from archwright.serving.routing.replica import Replica
 
 MAX_SECONDS = 1e6  # that an engine may state
 REPLY_FIELDS = ("text", "task", "language", "duration", "words", "segments")
+
+
+def is_duration(seconds: object) -> TypeGuard[float]:
+    """True if an engine may mean it as the length of a file."""
+    return type(seconds) in (int, float) and 0 <= cast(float, seconds) <= MAX_SECONDS
 
 
 class TranscriptionHandler(SingleReplyHandler):
@@ -51,8 +56,8 @@ class TranscriptionHandler(SingleReplyHandler):
         The engine knows its seconds best, also if they are more than the file seems to have."""
         usage: dict[str, Any] = reply["usage"] if type(reply.get("usage")) is dict else {}
         tokens, output = usage.get("input_tokens"), usage.get("output_tokens")
-        stated = (usage.get("seconds"), reply.get("duration"), self._sound.usual_s)
-        seconds = next(one for one in stated if type(one) in (int, float) and 0 <= one <= MAX_SECONDS)
+        stated = (usage.get("seconds"), reply.get("duration"))
+        seconds = next(filter(is_duration, stated), self._sound.usual_s)
         tokens = tokens if is_count(tokens) else count_sound_tokens(seconds)
         output = output if is_count(output) else len(reply["text"]) // CHARACTERS_PER_TOKEN
         self._input_tokens, self._output_tokens = tokens, output

@@ -270,6 +270,8 @@ class HttpResponse:
 
     def send(self, status: int, body: bytes, content_type: str, headers: Iterable[HeaderField] = ()) -> None:
         if self.is_client_gone:
+            if not self.finished:
+                self.abort()
             return
         head = self._encode_head(status, content_type, [*headers, (b"content-length", b"%d" % len(body))])
         self._enqueue(head if self._head.method == "HEAD" else head + body)

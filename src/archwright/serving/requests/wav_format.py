@@ -38,13 +38,13 @@ def read_byte_rate(data: bytes) -> int | None:
         if name in chunks and name in (b"fmt ", b"data"):
             raise _contradiction(f"it has two {name.decode().strip()!r} chunks")
         chunks[name] = begin
-    begin = chunks.get(b"fmt ")
-    if begin is None or chunks.get(b"data", 0) < begin or len(data) < begin + FORMAT_BYTES:
+    format_at = chunks.get(b"fmt ", len(data))
+    if chunks.get(b"data", 0) < format_at or len(data) < format_at + FORMAT_BYTES:
         return None
-    found = WavFormat(*struct.unpack_from("<HHIIHH", data, begin))
+    found = WavFormat(*struct.unpack_from("<HHIIHH", data, format_at))
     tag = found.tag
-    if tag == EXTENSIBLE and len(data) >= begin + SUBFORMAT_AT + 2:
-        (tag,) = struct.unpack_from("<H", data, begin + SUBFORMAT_AT)
+    if tag == EXTENSIBLE and len(data) >= format_at + SUBFORMAT_AT + 2:
+        (tag,) = struct.unpack_from("<H", data, format_at + SUBFORMAT_AT)
     if tag not in (PCM, FLOAT):
         return None  # compressed
     _check_format(found)
