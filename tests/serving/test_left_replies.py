@@ -13,15 +13,16 @@ from select import select
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from tests.serving.conftest import Platform, starting
+from tests.serving.conftest import Platform, free_port, starting
 from tests.serving.fake_provider import Script, chat_events, message_events, message_start, standing_in, whole, words
 from tests.tools.checks import WAIT_S, until
 
+from archwright.api.budget_conformance import ConformanceOptions, conformance
 from archwright.contract.served import RequestRecord
 from archwright.monitor.usage import read_usage
 from archwright.monitor.wal.compaction import read_served
 from archwright.policy.usage_limits import TEMPLATE_TOKENS
-from archwright.reconcile.conformance.paid_provider import DOCUMENTS, PIECES, REASONING, Bill, PaidProvider
+from archwright.reconcile.conformance.paid_provider import DOCUMENTS, PIECES, REASONING, SOUND, Bill, PaidProvider
 from archwright.serving.http.client_limits import ClientLimits
 
 if TYPE_CHECKING:
@@ -171,6 +172,35 @@ def test_documents_are_charged_as_the_provider_counts_them(hosted: Hosted) -> No
     assert left.bill.to_usd(IN_USD, OUT_USD) == pytest.approx(left.charged_usd) and left.charged_usd <= budget
 
 
+def test_the_suite_finds_the_bill_of_a_provider_recorded(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over two workers. The suite runs the provider at the address of one that was there when the gateway started."""
+    before = ProviderThread()
+    common = {**PRICED, "addresses": (before.url,), "context_tokens": CONTEXT}
+    kinds: dict[str, dict[str, Any]] = {
+        PIECES: {},
+        REASONING: {},
+        DOCUMENTS: {"protocol": "anthropic"},
+        SOUND: {"transcriptions": True},
+    }
+    pools = [{**common, **kind, "model": name, "workload": name, "pool": name} for name, kind in kinds.items()]
+    quick = {**PRICED, "health_path": "/health", "model": "q", "workload": "q", "pool": "q"}
+    platform = start([quick, *pools], [{}], workers=2, admin_port=free_port())
+    before.stop()
+    monkeypatch.setenv("OWNER_KEY", platform.owner)
+    options = ConformanceOptions(
+        key_env="OWNER_KEY",
+        admin=f"http://127.0.0.1:{platform.config.admin_port}/admin",
+        price="1:4",
+        model="q",
+        requests=4,
+        provider=f"127.0.0.1:{before.port}",
+    )
+    report = conformance(platform.url, options=options)
+    cases = report.cases[-5:]
+    assert {(case.verdict, case.note) for case in cases} == {("ok", "")}
+    assert [case.answered > 0 for case in cases] == [True] * 4 + [False], "the sound is refused"
+
+
 def records(platform: Platform, tenant: str) -> list[RequestRecord]:
     return [one for one in read_served(platform.store, platform.home) if one.tenant == tenant]
 
@@ -210,7 +240,7 @@ def leave_one(
         platform.until(lambda: len(place.asked) > asked)
         if fields.get("stream"):
             assert connection.getresponse().read1()
-    platform.until(lambda: records(platform, tenant))
+    platform.until(lambda: bool(records(platform, tenant)))
     (record,) = records(platform, tenant)
     return record
 

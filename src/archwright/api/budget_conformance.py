@@ -8,17 +8,18 @@ from archwright.api.argument_errors import argument_error
 from archwright.contract.record import Record
 from archwright.errors import ReconcileError
 from archwright.reconcile.bench_client import normalise_base_url
-from archwright.reconcile.conformance.budget_cases import BudgetSuite, CaseResult, OtherTemplates
+from archwright.reconcile.conformance.budget_cases import BudgetSuite, CaseResult, OtherTemplates, ProviderAddress
 from archwright.reconcile.conformance.key_administration import ArchwrightAdministration, LitellmAdministration
 from archwright.reconcile.conformance.request_templates import EMBEDDINGS, MESSAGES, CachePrices, RequestTemplate
 
-MILLION, REQUESTS_LIMIT = 1e6, 1_000
+MILLION, REQUESTS_LIMIT, PORTS = 1e6, 1_000, 65_536
 
 
 class ConformanceOptions(Record):
     """`admin`: the URL of archwright's administration API, or "litellm". Prices are USD per million tokens.
 
-    `cache_price`: READ:WRITE or READ:WRITE:WRITE_1H, of a model at /v1/messages."""
+    `cache_price`: READ:WRITE or READ:WRITE:WRITE_1H, of a model at /v1/messages. `provider`: HOST:PORT at which the
+    suite runs a provider, which the gateway has as the upstream of its models."""
 
     key_env: str | None = None
     price: str | None = None
@@ -28,6 +29,7 @@ class ConformanceOptions(Record):
     embeddings: str | None = None
     cache_price: str | None = None
     requests: int = 32
+    provider: str | None = None
 
 
 class ConformanceReport(Record):
@@ -83,7 +85,8 @@ async def _run_suite(url: str, key: str, options: ConformanceOptions) -> Conform
     model = options.model or await suite.find_model()
     template = template._replace(model=model)
     named = (one and one._replace(model=one.model or model) for one in others)
-    cases = tuple(await suite.run(template, OtherTemplates(*named), options.requests))
+    provider = None if options.provider is None else _parse_address(options.provider)
+    cases = tuple(await suite.run(template, OtherTemplates(*named), options.requests, provider))
     return ConformanceReport(url=url, model=model, cases=cases, overspent_usd=sum(one.overspent_usd for one in cases))
 
 
@@ -98,6 +101,15 @@ def _build_cached_templates(text: str | None, template: RequestTemplate) -> Othe
     return OtherTemplates(
         writes=cached, hour_writes=hour, reads=cached._replace(caches=CachePrices(read, writes[0], shared=True))
     )
+
+
+def _parse_address(text: str) -> ProviderAddress:
+    """Raises UsageError AW-USE-89."""
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < PORTS):
+        hint = "give --provider HOST:PORT, such as 127.0.0.1:22002"
+        raise argument_error("AW-USE-89", f"provider is {text!r}", "provider", hint)
+    return ProviderAddress(host, int(port))
 
 
 def _parse_prices(text: str | None, field: str, form: str, count: int) -> list[float]:

@@ -21,6 +21,16 @@ from archwright.reconcile.conformance.file_requests import (
     send_batch,
 )
 from archwright.reconcile.conformance.key_administration import CreatedKey, KeyAdministration
+from archwright.reconcile.conformance.paid_provider import PaidProvider
+from archwright.reconcile.conformance.provider_cases import (
+    PAUSE_S,
+    PROVIDER_CASES,
+    ProviderCase,
+    ProviderTrial,
+    judge_bill,
+    spend_and_leave,
+    wait_until_ready,
+)
 from archwright.reconcile.conformance.request_templates import (
     Answer,
     RequestTemplate,
@@ -39,8 +49,17 @@ HINTS = {401: "check the key in the variable that --key-env names", 0: URL_HINT,
 OTHER_HINT = "check --model and --price, and that the gateway has a price for the model"
 
 
+class ProviderAddress(NamedTuple):
+    """Where the suite runs its provider."""
+
+    host: str
+    port: int
+
+
 class CaseResult(Record):
-    """`recorded_usd`: by the gateway's usage records; `counted_usd`: its replies' usage at the stated prices."""
+    """`recorded_usd`: by the gateway's usage records; `counted_usd`: its replies' usage at the stated prices.
+
+    In the cases of a provider `counted_usd` is the provider's bill."""
 
     case: str
     verdict: CaseVerdict
@@ -136,8 +155,16 @@ class BudgetSuite:
         self.url, self.key, self._admin, self._left_usd = url, key, admin, budget_usd or 0.0
         self._clients = [admin.client] if admin else []
 
-    async def run(self, template: RequestTemplate, others: OtherTemplates, requests: int) -> list[CaseResult]:
-        """Raises ReconcileError AW-REC-40 if the first requests or the administration fail."""
+    async def run(
+        self,
+        template: RequestTemplate,
+        others: OtherTemplates,
+        requests: int,
+        provider: ProviderAddress | None = None,
+    ) -> list[CaseResult]:
+        """`provider`: where the suite runs a provider that the gateway has as upstream; None: without its cases.
+
+        Raises ReconcileError AW-REC-40 if the first requests or the administration fail, or the address is in use."""
         try:
             sample = await self._send_sample(template)
             usual = {template.path: sample.usd}
@@ -149,8 +176,9 @@ class BudgetSuite:
                 report_step(case.name)
                 trials.append(await self._try_case(case, usual[case.template.path]))
             recorded = await self._read_spend([one for one in trials if isinstance(one, Trial)])
-            compared = [compare_spend(one, recorded) if isinstance(one, Trial) else one for one in trials]
-            return [*compared, await self._try_file_rates()]
+            results = [compare_spend(one, recorded) if isinstance(one, Trial) else one for one in trials]
+            results.append(await self._try_file_rates())
+            return results if provider is None else results + await self._run_provider(provider, template, requests)
         finally:
             for client in self._clients:
                 await client.close()
@@ -210,6 +238,45 @@ class BudgetSuite:
         answers = await list_files_beyond_rate(self._connect(account.key))
         return judge_rates(name, answers)
 
+    async def _run_provider(self, at: ProviderAddress, template: RequestTemplate, requests: int) -> list[CaseResult]:
+        """Run the cases of a provider, whose prices are those of the template."""
+        if self._admin is None:
+            note = "needs --admin, to read the spend"
+            return [CaseResult(case=case.name, verdict="skipped", note=note) for case in PROVIDER_CASES]
+        provider = PaidProvider(PAUSE_S)
+        try:
+            async with provider.serve(*at):
+                trials = [await self._try_provider(case, provider, template, requests) for case in PROVIDER_CASES]
+        except OSError as error:
+            raise request_error(Answer(0, reason=str(error)), f"{at.host}:{at.port} (--provider)") from error
+        spent = await self._read_bills(trials)
+        return [compare_bill(trial, spent.get(trial.account.id, 0.0)) for trial in trials]
+
+    async def _try_provider(
+        self, case: ProviderCase, provider: PaidProvider, template: RequestTemplate, requests: int
+    ) -> ProviderTrial:
+        """Spend a budget that pays half of the requests, and leave each of them."""
+        report_step(case.name)
+        prices = template.input_usd, template.output_usd
+        budget = case.usual.to_usd(*prices) * (requests + 1) / 2
+        (sample,) = await self._open_accounts(f"{case.model}-sample", 1e3 * budget, 1)
+        await wait_until_ready(case, self._connect(sample.key), provider)
+        provider.take_bill()
+        (account,) = await self._open_accounts(case.name.replace(":", ""), budget, 1)
+        answers = await spend_and_leave(case, self._connect(account.key), provider, requests)
+        return ProviderTrial(case, budget, account, answers, provider.take_bill().to_usd(*prices))
+
+    async def _read_bills(self, trials: list[ProviderTrial]) -> dict[str, float]:
+        """Read the spend of each key, when all that was billed is recorded or `settle_s` has passed."""
+        assert self._admin is not None, "the spend is read by administration"
+        until = time.monotonic() + self._admin.settle_s
+        while True:
+            spent = await self._admin.read_spend()
+            complete = all(spent.get(one.account.id, 0.0) >= one.billed_usd * (1 - ROUNDING) for one in trials)
+            if complete or time.monotonic() > until:
+                return spent
+            await asyncio.sleep(SPEND_POLL_S)
+
     async def _open_accounts(
         self, name: str, budget_usd: float, count: int, rpm: int | None = None
     ) -> tuple[CreatedKey, ...]:
@@ -235,6 +302,23 @@ class BudgetSuite:
             if complete or time.monotonic() > until:
                 return spent
             await asyncio.sleep(SPEND_POLL_S)
+
+
+def compare_bill(trial: ProviderTrial, recorded_usd: float) -> CaseResult:
+    """Compare the recorded spend with the provider's bill, and both with the budget."""
+    verdict, note = judge_bill(trial, recorded_usd)
+    overspent = max(trial.billed_usd, recorded_usd) - trial.budget_usd
+    return CaseResult(
+        case=trial.case.name,
+        verdict=verdict,
+        note=note,
+        budget_usd=round(trial.budget_usd, USD_DIGITS),
+        sent=len(trial.answers),
+        answered=sum(answer.status == 200 for answer in trial.answers),
+        recorded_usd=round(recorded_usd, USD_DIGITS),
+        counted_usd=round(trial.billed_usd, USD_DIGITS),
+        overspent_usd=round(overspent, USD_DIGITS) if verdict == "overspent" else 0.0,
+    )
 
 
 def compare_spend(trial: Trial, spent: dict[str, float] | None) -> CaseResult:
