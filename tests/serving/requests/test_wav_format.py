@@ -40,6 +40,7 @@ EXTENSION = struct.pack("<HHI", 22, 16, 4)
         (wav(form(*HONEST), form(*HUGE), DATA), "two 'fmt' chunks"),
         (wav(form(*HONEST), form(*HONEST), DATA), "two 'fmt' chunks"),
         (wav(form(*HONEST), chunk(b"data", b"ab"), DATA), "two 'data' chunks"),
+        (wav(chunk(b"LIST", b"") * 2_000, form(*HONEST), DATA), "more than 1000 chunks"),
         (wav(form(*HUGE), DATA), "have 131070 bytes together"),
         (wav(form(1, 1, 8_000, 16_000, 4, 16), DATA), "have 2 bytes together, and it states 4"),
         (wav(form(1, 1, 8_000, 16_000_000, 2, 16), DATA), "make 16000 per second"),

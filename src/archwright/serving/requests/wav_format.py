@@ -13,6 +13,7 @@ from archwright.serving.http.errors import ApiError, invalid_value
 RIFF_BYTES, CHUNK_HEADER_BYTES, FORMAT_BYTES = 12, 8, 16
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 SUBFORMAT_AT = 24  # of the `fmt ` chunk of an extensible format
+MAX_CHUNKS = 1_000
 MAX_CHANNELS, MAX_SAMPLE_RATE, MAX_SAMPLE_BITS = 64, 768_000, 64
 
 
@@ -34,7 +35,9 @@ def read_byte_rate(data: bytes) -> int | None:
     if data[:4] != b"RIFF" or data[8:RIFF_BYTES] != b"WAVE":
         return None
     chunks: dict[bytes, int] = {}
-    for name, begin in _list_chunks(data):
+    for number, (name, begin) in enumerate(_list_chunks(data)):
+        if number == MAX_CHUNKS:
+            raise _contradiction(f"it has more than {MAX_CHUNKS} chunks")
         if name in chunks and name in (b"fmt ", b"data"):
             raise _contradiction(f"it has two {name.decode().strip()!r} chunks")
         chunks[name] = begin
