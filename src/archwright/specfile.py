@@ -35,6 +35,16 @@ ErrorFactory = Callable[[str, ErrorLocation], ArchwrightError]
 YamlFault = Literal["syntax", "refused", "size", "text", "duplicate"]
 
 
+class SpecLimits(NamedTuple):
+    """The largest file that is read: its bytes, and the values and containers in it."""
+
+    size_bytes: int = SPEC_SIZE_BYTES
+    entries: int = MAX_ENTRIES
+
+
+USUAL_LIMITS = SpecLimits()
+
+
 class YamlProblem(ValueError):
     """The first thing wrong with a document: what kind of fault, at which path and line, and what to do."""
 
@@ -104,7 +114,8 @@ class _Container:
 
 
 class _TreeBuilder:
-    def __init__(self) -> None:
+    def __init__(self, max_entries: int) -> None:
+        self._max_entries = max_entries
         self.tree = YamlTree(None, {}, {})
         self.open: list[_Container] = []
         self.documents = 0
@@ -145,9 +156,9 @@ class _TreeBuilder:
     def _check_node(self, event: yaml.NodeEvent, line: int) -> None:
         """Refuse anchors, tags and too many entries."""
         self.entries += 1
-        if self.entries > MAX_ENTRIES:
+        if self.entries > self._max_entries:
             hint = "state totals and averages, not single records"
-            raise self.problem("size", line, f"more than {MAX_ENTRIES} entries", hint)
+            raise self.problem("size", line, f"more than {self._max_entries} entries", hint)
         if event.anchor is not None:
             hint = "write the value out where it is used"
             raise self.problem("refused", line, "anchors (&name) are not read", hint)
@@ -208,13 +219,13 @@ def _line_number(mark: object) -> int:
     return int(getattr(mark, "line", 0)) + 1
 
 
-def parse_yaml(text: str) -> YamlTree:
+def parse_yaml(text: str, max_entries: int = MAX_ENTRIES) -> YamlTree:
     """Parse one document. Raises YamlProblem for the first fault, MissingError AW-GET-11 without libyaml."""
     loader = getattr(yaml, "CSafeLoader", None)
     if loader is None:
         hint = "pip install --force-reinstall --only-binary pyyaml pyyaml"
         raise MissingError("AW-GET-11", "this PyYAML was built without its C parser", hint=hint)
-    builder = _TreeBuilder()
+    builder = _TreeBuilder(max_entries)
     try:
         for event in yaml.parse(text, Loader=loader):
             builder.feed(event)
@@ -233,17 +244,17 @@ def read_packaged_yaml(path: Path, kind: type[R]) -> R:
     return msgspec.convert(yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader), kind)
 
 
-def read_tree(path: Path, refuse: ErrorFactory) -> YamlTree:
+def read_tree(path: Path, refuse: ErrorFactory, limits: SpecLimits = USUAL_LIMITS) -> YamlTree:
     """Return the mapping in a file. Raises what `refuse` makes; OSErrors become OperateError or UsageError."""
     try:
         with path.open("rb") as file:
-            raw = file.read(SPEC_SIZE_BYTES + 1)
+            raw = file.read(limits.size_bytes + 1)
     except OSError as error:
         raise from_os_error(error) from error
-    if len(raw) > SPEC_SIZE_BYTES:
-        raise refuse(f"the file is larger than {SPEC_SIZE_BYTES} bytes", ErrorLocation(str(path)))
+    if len(raw) > limits.size_bytes:
+        raise refuse(f"the file is larger than {limits.size_bytes} bytes", ErrorLocation(str(path)))
     try:
-        tree = parse_yaml(raw.decode("utf-8"))
+        tree = parse_yaml(raw.decode("utf-8"), limits.entries)
     except UnicodeDecodeError as error:
         raise refuse("the file is not UTF-8 text", ErrorLocation(str(path))) from error
     except YamlProblem as error:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
+import json
 from contextlib import closing
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.serving.official_clients import HELLO
 
 from archwright.access.permissions import PERMISSIONS
 from archwright.access.tables import compute_checksum, is_well_formed
@@ -143,7 +146,38 @@ def test_a_header_sent_twice_is_none(null: Platform, names: str) -> None:
         for name in names.split():
             connection.putheader(name, null.key if name == API_KEY else f"Bearer {null.key}")
         connection.endheaders()
-        assert connection.getresponse().status == 401
+        reply = Reply.read(connection)
+    assert reply.status == 401 and "several credentials" in reply.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({BEARER: "Bearer {key}", API_KEY: "{owner}"}, "several credentials"),
+        ({BEARER: "Basic eDp5", API_KEY: "{key}"}, "several credentials"),
+        ({BEARER: "Basic eDp5"}, "has no API key"),
+        ({}, "has no API key"),
+    ],
+)
+def test_a_refusal_says_how_many_keys_it_saw(null: Platform, headers: dict[str, str], said: str) -> None:
+    sent = {name: value.format(key=null.key, owner=null.owner) for name, value in headers.items()}
+    reply = null.ask("GET", "/v1/models", key=None, headers=sent)
+    assert reply.status == 401 and said in reply.error["message"]
+    assert null.key not in reply.error["message"]
+    reasons = {entry.reason for entry in null.audited(reply.headers["x-request-id"])}
+    assert reasons <= {"several keys" if said == "several credentials" else "no key"}
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "GZIP, identity", "é"])
+def test_a_compressed_body_is_named(null: Platform, coding: str) -> None:
+    body = gzip.compress(json.dumps({"model": "m", "messages": HELLO}).encode())
+    for path in ("/v1/chat/completions", "/v1/messages", "/v1/files"):
+        reply = null.ask("POST", path, body, headers={"content-encoding": coding})
+        assert reply.status == 415, reply.body
+        error = reply.error
+        assert "content-encoding" in error["message"]
+    assert null.chat(headers={"content-encoding": "identity"}).status == 200
+    assert null.ask("POST", "/v1/messages", body, key=None, headers={"content-encoding": coding[:3]}).status == 401
 
 
 def test_names_at_the_end_of_a_path() -> None:

@@ -166,3 +166,43 @@ def test_the_only_model_has_no_other_models_to_name(tmp_path: Path) -> None:
     with pytest.raises(OperateError) as caught:
         read(tmp_path, "models: {a: {fallbacks: [b], upstreams: [{url: 'http://h/v1'}]}}")
     assert caught.value.hint and "one of" not in caught.value.hint
+
+
+PRICED = """\
+models:
+  chat:
+    upstreams:
+      - url: http://127.0.0.1:9/v1
+        price: {{input: {price}, output: 1}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("price", "said"),
+    [(".nan", "not a number"), ("-1", "is -1;"), (".inf", "is inf;"), ("2000000", "at most 1,000,000")],
+)
+def test_a_price_outside_its_bounds_is_named(tmp_path: Path, price: str, said: str) -> None:
+    with pytest.raises(OperateError) as refused:
+        read(tmp_path, PRICED.format(price=price))
+    error = refused.value
+    assert said in error.message and "price.input" in error.message and "Expected" not in error.message
+    assert error.hint.startswith("state USD per million tokens") and error.where.line == 5
+
+
+def test_a_misspelt_field_has_one_suggestion(tmp_path: Path) -> None:
+    with pytest.raises(OperateError) as refused:
+        read(tmp_path, TEXT.replace("models:", "modles:"))
+    assert (refused.value.hint, refused.value.nearest) == ("did you mean models?", ("models",))
+
+
+def test_a_file_may_have_thousands_of_models(tmp_path: Path) -> None:
+    upstream = "upstreams: [{url: https://models.example.org/v1, price: {input: 1, output: 2}}]"
+    count = 2_000
+    models = "".join(f"  model-{n}:\n    aliases: [other-{n}]\n    {upstream}\n" for n in range(count))
+    assert len(models) > 4 * 64 * 1024
+    found = read(tmp_path, "models:\n" + models)
+    assert len(found.config.pools) == len(found.config.endpoints) == count
+    with pytest.raises(OperateError, match="names another model"):
+        read(tmp_path, "models:\n" + models.replace("[other-7]", "[other-8]"))
+    with pytest.raises(OperateError, match="larger than 4194304 bytes"):
+        read(tmp_path, "models:\n" + "  # a comment\n" * (1 << 19))

@@ -24,6 +24,10 @@ from archwright.serving.http.http_response import HttpResponse
 
 MAX_SHOWN_PATH = 120
 _NO_KEY = "The request has no API key. Send the header 'Authorization: Bearer aw_...'."
+_SEVERAL_KEYS = (
+    "The request has several credentials: more than one Authorization or x-api-key header, or two different keys. "
+    "Send one key in one header."
+)
 _INVALID_KEY = "The API key is not valid. Check it, or create a new key."
 
 
@@ -62,9 +66,8 @@ class RequestAuthorizer:
         keys_version = self._keys.version  # read before the look-up, since another thread updates the keys
         principal = self._keys.identify(secret) if secret else None
         if principal is None:
-            reason = "no key" if secret is None else "unknown key"
+            reason, message = ("unknown key", _INVALID_KEY) if secret else _explain_no_key(head)
             self._strangers.count(self._build_decision(request_id, requirement, source, None, reason))
-            message = _NO_KEY if secret is None else _INVALID_KEY
             raise ApiError(HTTPStatus.UNAUTHORIZED, message, "invalid_api_key")
         response.mark_key_accepted()
         if requirement.permission is None:
@@ -151,6 +154,14 @@ class RequestAuthorizer:
             self._audit.record(event)
         except StoreError as error:
             raise audit_unavailable() from error
+
+
+def _explain_no_key(head: RequestHead) -> tuple[str, str]:
+    """Return the reason for the audit log, and the message, of a request without one usable credential."""
+    names = [name for name in (b"authorization", b"x-api-key") if name in head.headers]
+    if len(names) > 1 or any(name in head.repeated for name in names):
+        return "several keys", _SEVERAL_KEYS
+    return "no key", _NO_KEY
 
 
 def read_credential(head: RequestHead) -> str | None:

@@ -31,6 +31,7 @@ from archwright.serving.process.route_table import METERED_PERMISSION, RouteMatc
 from archwright.serving.process.routes import find_route
 
 REQUEST_BOUNDARY = boundary("request")
+MAX_SHOWN_CODING = 40
 LARGE_BYTES = 256 * 1024  # a body whose decoding other requests would notice
 
 
@@ -69,6 +70,8 @@ class Dispatcher:
                 if requirement is None:
                     return Admitted(principal=None, keys_version=0)
                 admitted = self._gateway.authorizer.authorize(head, response, requirement)
+                if b"content-encoding" in head.headers:
+                    check_content_encoding(head.headers[b"content-encoding"])
                 if complete or requirement.permission != METERED_PERMISSION:
                     return admitted
                 principal = admitted.principal
@@ -235,6 +238,14 @@ class Dispatcher:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
             await gateway.close()
+
+
+def check_content_encoding(coding: bytes) -> None:
+    """Raise ApiError 415 for a compressed body: its size would say nothing about its memory."""
+    if coding.strip().lower() not in (b"", b"identity"):
+        shown = coding[:MAX_SHOWN_CODING].decode("latin-1")
+        message = f"The content-encoding is {shown!r}, and compressed bodies are not read. Send the body as it is."
+        raise ApiError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message, "unsupported_content_encoding")
 
 
 def describe_cause(error: ArchwrightError) -> dict[str, object]:

@@ -78,6 +78,7 @@ def _describe_responses(route: Route, path: str) -> dict[str, Any]:
         replies[EVENT_STREAM_TYPE] = {"schema": {"description": "server-sent events"}}
     codes = {400, 408, 413, 431, 503, *route.errors}
     codes |= {401, 403} if route.permission else set()
+    codes |= {415} if route.body else set()
     codes |= {404} if "{id}" in path else set()
     codes |= {429} if route.permission == METERED_PERMISSION else set()
     codes |= {404, 502, 504} if route.by_model else set()

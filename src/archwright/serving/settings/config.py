@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -371,10 +372,10 @@ def check_table(pools: tuple[EnginePoolSpec, ...], endpoints: tuple[EndpointSpec
         _raise_problem(problem, f"pools[{index}]", file)
         known[pool.name] = pool
     seen: set[tuple[str, str, str]] = set()
+    uses = Counter(name for spec in endpoints for name in {spec.model, spec.workload, *spec.aliases})
     for index, spec in enumerate(endpoints):
         field, name = f"endpoints[{index}]", (spec.kind, spec.model, spec.workload)
-        names = {other for one in endpoints if one is not spec for other in (one.model, one.workload, *one.aliases)}
-        alias = next((alias for alias in spec.aliases if not alias or alias in names), None)
+        alias = next((alias for alias in spec.aliases if not alias or uses[alias] > 1), None)
         problem = "" if alias is None else f"has {alias!r} in aliases, which is empty or names another model"
         problem = f"repeats the model {spec.model!r} for the workload {spec.workload!r}" if name in seen else problem
         problem = problem or _find_targets_problem(spec, known) or _find_endpoint_problem(spec, known)

@@ -4,6 +4,7 @@ Every error names the file, the line, the field and the nearest accepted names. 
 """
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,9 +39,13 @@ R = TypeVar("R")
 # The capacity of upstream engines is unknown; these values bound the requests of one gateway.
 SLOTS, DEFAULT_MAX_TOKENS = 512, 4096
 HINT = "see `Configuration file` in docs/gateway.md"
+# Some ten thousand models with their prices, which are read in a few seconds.
+FILE_LIMITS = specfile.SpecLimits(size_bytes=4 << 20, entries=1_000_000)
 _NO_TREE = specfile.YamlTree(None, {}, {})
 # Fields of the configuration that have another name in the file.
 _NAMES = {"context_tokens": "context", "default_max_tokens": "max_output"}
+_BOUND = re.compile(r"Expected `(?:float|int)[^`]*` (>=|<=|>|<) ([\d.]+)")
+_STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
@@ -176,7 +181,7 @@ def read_gateway_file(
     def refuse(message: str, where: ErrorLocation) -> OperateError:
         return OperateError("AW-OPS-71", message, where=where, hint=HINT)
 
-    tables = GatewayTables(str(path), specfile.read_tree(path, refuse), read_price_list)
+    tables = GatewayTables(str(path), specfile.read_tree(path, refuse, FILE_LIMITS), read_price_list)
     found = tables.convert(tables.tree.value, GatewayEntries, "")
     stated = {name: value for name, value in as_dict(found).items() if name in base.__struct_fields__}
     changes = {name: value for name, value in stated.items() if value is not None}
@@ -214,17 +219,26 @@ class GatewayTables:
             message, _, place = str(error).partition(" - at `")
             inner = place.strip("`$")
             field = f"{path}{inner}" if path else inner.lstrip(".")
+            outside = describe_outside(message, value, inner)
+            if outside is not None:
+                raise self.refuse(f"{field} {outside}", field, hint=hint_price(field)) from error
             word = re.search(r"(unknown field `|Invalid enum value ')(.+)[`']", message)
             if word and word[1].startswith("unknown"):
                 field, message = specfile.join_path(field, word[2]), f"there is no field {word[2]!r} here"
             raise self.refuse(message, field, word[2] if word else "", _WORDS) from error
 
     def refuse(
-        self, message: str, field: str, word: str = "", accepted: tuple[str, ...] = (), code: str = "AW-OPS-71"
+        self,
+        message: str,
+        field: str,
+        word: str = "",
+        accepted: tuple[str, ...] = (),
+        code: str = "AW-OPS-71",
+        hint: str = HINT,
     ) -> OperateError:
         where = ErrorLocation(self._file, specfile.find_line(self.tree, field), field or None)
-        near = tuple(difflib.get_close_matches(word, accepted, 3, 0.5))
-        hint = f"did you mean {' or '.join(near)}?" if near else HINT
+        near = tuple(difflib.get_close_matches(word, accepted, 1, 0.5))
+        hint = f"did you mean {near[0]}?" if near else hint
         return OperateError(code, message, where=where, hint=hint, nearest=near)
 
     def build(
@@ -322,3 +336,28 @@ class GatewayTables:
             "detect": False if entry.detect is None and not bound else entry.detect,
         }
         return EndpointSpec(**{**stated, **changes})
+
+
+def describe_outside(message: str, value: object, place: str) -> str | None:
+    """Say which number is outside which bound; None for another message. `place`: where in the value."""
+    bound = _BOUND.search(message)
+    if bound is None:
+        return None
+    for name, index in _STEP.findall(place):
+        if isinstance(value, dict) and name:
+            value = value.get(name)
+        elif isinstance(value, list) and index:
+            value = value[int(index)]
+        else:
+            return None
+    words = {">=": "at least", "<=": "at most", ">": "above", "<": "below"}[bound[1]]
+    number = "not a number" if isinstance(value, float) and math.isnan(value) else str(value)
+    limit = float(bound[2])
+    return f"is {number}; it must be {words} {int(limit) if limit.is_integer() else limit:,}"
+
+
+def hint_price(field: str) -> str:
+    """Return what to do about a number outside its bounds."""
+    if ".price" in field:
+        return "state USD per million tokens, such as 0.15; 0 is free; without a price, leave the field out"
+    return HINT
