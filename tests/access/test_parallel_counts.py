@@ -55,7 +55,7 @@ def test_uses_without_a_request_and_cached_responses_hold_nothing(world: World) 
     principal = world.key(parallel=1)
     world.accounts.add_usage(principal, 10, 0.001)
     for _ in range(3):
-        taken(world.accounts.reserve(principal, (0, 0.0)))  # type: ignore[arg-type]
+        taken(world.accounts.reserve(principal, (0, 0.0)))
         (cached,) = world.accounts.reserve_all([(principal, ASK)], cached=(0,))
         taken(cached)  # type: ignore[arg-type]
     taken(world.accounts.reserve(principal, ASK))

@@ -108,7 +108,10 @@ def test_a_worker_does_not_grow_with_the_files_that_clients_read(null: Platform)
     store = BatchStore(null.home, "acme")
     name = store.add_file("a.jsonl", b"").id
     os.truncate(store.path(name, "jsonl"), size)
-    read_memory = lambda: sum(read_resident_bytes(pid) for pid in null.workers)  # noqa: E731
+
+    def read_memory() -> int:
+        return sum(read_resident_bytes(pid) for pid in null.workers)
+
     before = read_memory()
     with ExitStack() as opened:
         for _ in range(clients):

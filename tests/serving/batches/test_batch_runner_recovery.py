@@ -29,8 +29,10 @@ from archwright.serving.http.client_limits import ClientLimits
 
 pytestmark = pytest.mark.enable_socket
 PRICES: dict[str, Any] = {"price_in_usd": 1e-6, "price_out_usd": 3e-6}
-POINTS = ("before the result", "in the result", "before the line", "after the result")
-POINTS += ("after the settlement", "after the record")
+POINTS = (
+    *("before the result", "in the result", "before the line", "after the result"),
+    *("after the settlement", "after the record"),
+)
 LATE_POINTS = ("before the end", "before the files", "after the files", "after the end")
 
 

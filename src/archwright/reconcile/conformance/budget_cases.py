@@ -27,7 +27,7 @@ from archwright.reconcile.conformance.provider_cases import (
     PROVIDER_CASES,
     ProviderCase,
     ProviderTrial,
-    judge_bill,
+    find_bill_problem,
     spend_and_leave,
     wait_until_ready,
 )
@@ -50,7 +50,7 @@ OTHER_HINT = "check --model and --price, and that the gateway has a price for th
 
 
 class ProviderAddress(NamedTuple):
-    """Where the suite runs its provider."""
+    """The address at which the suite runs its provider."""
 
     host: str
     port: int
@@ -306,7 +306,7 @@ class BudgetSuite:
 
 def compare_bill(trial: ProviderTrial, recorded_usd: float) -> CaseResult:
     """Compare the recorded spend with the provider's bill, and both with the budget."""
-    verdict, note = judge_bill(trial, recorded_usd)
+    verdict, note = find_bill_problem(trial, recorded_usd)
     overspent = max(trial.billed_usd, recorded_usd) - trial.budget_usd
     return CaseResult(
         case=trial.case.name,

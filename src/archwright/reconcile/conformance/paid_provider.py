@@ -27,7 +27,7 @@ _FORM_FIELD = re.compile(rb'name="(\w+)"[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n')
 
 
 class Bill(NamedTuple):
-    """What the provider charges: tokens of input and output. A second of sound is 50 tokens of input."""
+    """The tokens that the provider charges. A second of sound is 50 tokens of input."""
 
     input_tokens: int = 0
     output_tokens: int = 0

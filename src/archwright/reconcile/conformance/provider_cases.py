@@ -171,7 +171,7 @@ async def spend_and_leave(
     return answers
 
 
-def judge_bill(trial: ProviderTrial, recorded_usd: float) -> tuple[ProviderVerdict, str]:
+def find_bill_problem(trial: ProviderTrial, recorded_usd: float) -> tuple[ProviderVerdict, str]:
     """Return the verdict of a trial and its reason."""
     billed, tolerance = trial.billed_usd, trial.budget_usd * ROUNDING
     if max(billed, recorded_usd) > trial.budget_usd + tolerance:

@@ -103,5 +103,5 @@ class RangeOutsideFile(ApiError):
         super().__init__(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, message, "invalid_range")
         self.size = size
 
-    def headers(self, path: str) -> list[HeaderField]:
+    def headers(self, path: str = "") -> list[HeaderField]:
         return [*super().headers(path), (b"content-range", b"bytes */%d" % self.size)]

@@ -54,7 +54,6 @@ _ORIGIN = re.compile(r"https?://(?:\[[0-9a-f:]+\]|[a-z0-9.-]+)(?::[0-9]{1,5})?")
 # Bounds the tokens of a request whose engine's context is not known.
 UNKNOWN_CONTEXT_TOKENS = 1 << 20
 ToolSide = Literal["engine", "gateway", "template"]
-STOPPING_ENGINES = ("vllm", "sglang", "llamacpp", "llama-server", "ollama")
 
 
 class EnginePoolSpec(Record):
@@ -113,7 +112,7 @@ class EnginePoolSpec(Record):
         """True if our own engines end their work when a connection closes, so that the rest of a reply costs nothing.
 
         A provider, and an engine whose software nobody stated, may go on and bill it."""
-        return self.strict or (self.own and self.engine in STOPPING_ENGINES)
+        return self.strict or (self.own and self.engine != OPENAI)
 
     @property
     def field_rules(self) -> Rules:
