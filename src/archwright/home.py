@@ -225,6 +225,11 @@ class Home:
         return self.root / "batches"
 
     @property
+    def open_batches(self) -> Path:
+        """A file for each batch that is not done; the process that runs the batch holds its lock."""
+        return self.batches / "_open"  # no tenant has this name
+
+    @property
     def lake(self) -> Path:
         return self.folder("lake")
 
@@ -287,6 +292,11 @@ class Home:
     @property
     def lock(self) -> Path:
         return self.folder("run") / "supervisor.lock"
+
+    @property
+    def alerts(self) -> Path:
+        """The alerts of the gateway that were sent, so that none is sent again."""
+        return self.folder("run") / "alerts.json"
 
     @property
     def shared_tables(self) -> Path:

@@ -70,7 +70,10 @@ class Settings:
     one leaves the memory; 0: never. `data_workers`: processes that work on a recipe; 0: one per core.
     `residency`: the country (alpha-2) where the home and its database are; empty: unknown. `engine_measurement_s`:
     seconds for which a plan, a prediction or a start measures the engine of this machine; 0: not at all.
-    `owner_key_days`: days after which a new key with the role owner ends; 0: never.
+    `owner_key_days`: days after which a new key with the role owner ends; 0: never. `alert_webhook`: URL that gets
+    alerts about budgets and upstreams as JSON. `alert_smtp`: HOST:PORT of the mail server for alerts.
+    `alert_smtp_login`: env:NAME or file:PATH of USER:PASSWORD. `alert_from`, `alert_to`: sender, and recipients
+    separated by commas.
     """
 
     home: str = _declare("~/.archwright", "process")
@@ -96,11 +99,20 @@ class Settings:
     residency: str = _home("")
     engine_measurement_s: int = _project(8)
     owner_key_days: int = _home(90)
+    alert_webhook: str = _home("")
+    alert_smtp: str = _home("")
+    alert_smtp_login: str = _home("")
+    alert_from: str = _home("")
+    alert_to: str = _home("")
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def proxy_networks(self) -> tuple[str, ...]:
         return tuple(self.trusted_proxies.replace(",", " ").split())
+
+    @property
+    def alert_recipients(self) -> tuple[str, ...]:
+        return tuple(self.alert_to.replace(",", " ").split())
 
     @property
     def image_host_list(self) -> tuple[str, ...]:
@@ -121,6 +133,12 @@ INTEGERS = {
     "owner_key_days": 3650,
 }
 CHOICES = {"cache": ("off", "deterministic", "all"), "audit_second_place": ("required", "none")}
+# Settings with a form: its pattern, and how messages name it. The value may be a secret by mistake, so none is shown.
+FORMS = {
+    "alert_webhook": (r"https?://[^\s@]+", "an http or https URL without a password"),
+    "alert_smtp": (r"[^\s/@]+:[0-9]{1,5}", "HOST:PORT, such as mail.example.org:587"),
+    "alert_smtp_login": (r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+", "env:NAME or file:PATH of USER:PASSWORD"),
+}
 SCOPES: Mapping[str, Scope] = {f.name: f.metadata["scope"] for f in fields(Settings) if f.name != "sources"}
 NAMES = tuple(SCOPES)
 GROUP_OR_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -257,6 +275,8 @@ def _check_value(name: str, value: object, where: ErrorLocation) -> object:
     elif name == "otlp_url" and value and not str(value).startswith(("http://", "https://")):
         message = f"{name} must be an http or https URL, not {value!r}"
         hint = "set the collector's root for OTLP over HTTP, such as http://localhost:4318"
+    elif name in FORMS and value and not re.fullmatch(FORMS[name][0], str(value)):
+        message = f"{name} must be {FORMS[name][1]}"
     elif name == "audit_checkpoints" and value and value != "syslog" and not Path(str(value)).is_absolute():
         message = f"{name} must be `syslog` or the full path of a file, not {value!r}"
     elif name == "residency" and value and not re.fullmatch("[A-Z]{2}", str(value)):

@@ -30,6 +30,7 @@ from archwright.access.account_codec import (
     sum_reserved_nusd,
     update_row,
 )
+from archwright.access.budget_levels import PERIOD_KINDS, encode_periods, note_refusal
 from archwright.access.key_cache import KeyCache
 from archwright.access.parallel_counts import change_parallel_count, has_parallel_room
 from archwright.access.tables import LimitScope, Principal, ScopeKind
@@ -56,7 +57,6 @@ TABLE_BYTES = 32 * 1024 * 1024
 PARALLEL_RETRY_S = 1  # nobody knows when a running request ends
 CLOCK_TOLERANCE_S = 5.0  # most difference between the clocks of two workers
 SPENT_INDEX = 3  # of a row
-_PERIOD_KINDS: tuple[BudgetPeriod, ...] = ("total", "month", "day")
 ZERO_ASK: WorstCaseAmount = (0, 0)
 AccountRows = dict[bytes, AccountRow]
 SpendLookup = Callable[[LimitScope, float], float]
@@ -360,7 +360,8 @@ class Accounts:
                 level, held = row[:PERIOD_INDEX], sum_reserved_nusd(row)
                 changed = reserve_request(account.caps, level, held, ask, now_us, counted=counted)
             if isinstance(changed, LimitShortfall):
-                return self._build_denial(account, changed, settle_request(account.caps, level, 0, 0, now_us))
+                level = settle_request(account.caps, level, 0, 0, now_us)
+                return self._build_denial(transaction, account, changed, level)
             reserved.append((key, changed, period, row, account.caps))
         full = self._find_full_account(transaction, wanted.parallel)
         if full is not None:
@@ -436,7 +437,7 @@ class Accounts:
                 row = decode_row(raw)
             level, period = row[:PERIOD_INDEX], row[PERIOD_INDEX]
             if period > 0:
-                current = self._periods[_PERIOD_KINDS[period % 4]]
+                current = self._periods[PERIOD_KINDS[period % 4]]
                 if current > period:
                     unused = self._is_unused_since(current, row, now_us)
                     level, period = (*level[:3], 0), current if unused else UNKNOWN_PERIOD
@@ -489,8 +490,12 @@ class Accounts:
             level = settle_request(account.caps, level, released_tokens, 0, now_us)
         return (*level, row[PERIOD_INDEX], *live)
 
-    def _build_denial(self, account: Account, short: LimitShortfall, level: AccountLevel) -> LimitDenial:
+    def _build_denial(
+        self, transaction: Transaction, account: Account, short: LimitShortfall, level: AccountLevel
+    ) -> LimitDenial:
         wait_s = short.retry_after_s
+        if short.limit == "budget" and wait_s is None:
+            note_refusal(transaction, account.key, self._periods[account.period], account.caps.budget_nusd)
         if short.limit == "budget" and wait_s is None and account.period != "total":
             wait_s = max(1, round(_next_period_start(account.period, self._clock()) - self._clock()))
         return LimitDenial(short.limit, account.scope.kind, wait_s, ((account.caps, level),))
@@ -521,9 +526,7 @@ class Accounts:
             return
         self._day_changes += 1
         day = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        starts = (0, int(day.replace(day=1).timestamp()), int(day.timestamp()))
-        kinds = enumerate(zip(_PERIOD_KINDS, starts, strict=True))
-        self._periods = {kind: start * 4 + code for code, (kind, start) in kinds}
+        self._periods = encode_periods(now)
         self._day, self._period_end = day.timestamp(), _next_period_start("day", now)
 
 

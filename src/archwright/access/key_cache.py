@@ -177,6 +177,10 @@ class KeyCache:
         limits = ((kind, name, self._limits.get(name, NO_LIMITS)) for kind, name in tables.list_scopes(principal))
         return tuple(LimitScope(*scope) for scope in limits if not scope[2].is_unlimited)
 
+    def list_limits(self) -> dict[str, UsageLimits]:
+        """Return the limits by scope, as accounts name it, as of the last read."""
+        return dict(self._limits)
+
     def find_end(self, record: KeyRecord) -> float | None:
         """Return when the secret of a record ends, as of the last read; None: never. ENDED: it has ended."""
         stated = math.inf if record.expires_at is None else record.expires_at

@@ -3,7 +3,7 @@
 Names follow Prometheus (base unit as suffix, `_total` for counters). `quantity` is the word a Prediction uses; `name`
 the exposed series; `otel` the OpenTelemetry GenAI name.
 
-Design: a model on one pool has at most 120 series. The bounds of histograms are round numbers (1, 1.5, 2, 3, 5, 7 per
+Design: a model on one pool has at most 145 series. The bounds of histograms are round numbers (1, 1.5, 2, 3, 5, 7 per
 decade), so a round limit is read exactly; a quantile can be off by one step, 50 % on average, at most 67 %. Our own
 `evaluate_query` takes quantiles from the usage records, without buckets.
 """
@@ -52,6 +52,9 @@ tokens_per_s | archwright_output_tokens_total | counter | tokens | workload mode
 input_tokens | archwright_input_tokens_total | counter | tokens | workload model pool | prompt tokens read
 requests | archwright_requests_total | counter | requests | workload model pool tenant status http_status
     | requests by outcome
+spend_usd | archwright_spend_usd_total | counter | USD | workload model pool tenant | cost of requests at your prices
+cache_lookups | archwright_cache_lookups_total | counter | requests | workload model pool outcome
+    | requests that the response cache may answer, by outcome: hit, miss
 refusals | archwright_refusals_total | counter | requests | route http_status
     | requests refused before a model was chosen, by the route's template
 shadows | archwright_shadows_total | counter | requests | pool verdict
@@ -59,6 +62,20 @@ shadows | archwright_shadows_total | counter | requests | pool verdict
 in_flight | archwright_requests_in_flight | gauge | requests | pool | requests being served now
 pool_tenants | archwright_pool_tenants | gauge | tenants | pool
     | tenants of the last minutes, for which slots are kept; each worker counts them
+queue_length | archwright_queue_length | gauge | requests | pool | requests that wait for a slot
+queue_wait_s | archwright_queue_wait_seconds | histogram | s | pool | wait for a slot of the requests that had to wait
+retries | archwright_retries_total | counter | requests | pool | requests sent again to the same pool
+fallbacks | archwright_fallbacks_total | counter | requests | pool
+    | requests that left a pool for the next one, because it was full, unavailable or failed
+upstream_healthy | archwright_upstream_healthy_workers | gauge | workers | pool upstream
+    | workers for which the upstream is healthy
+breaker_open | archwright_breaker_open_workers | gauge | workers | pool upstream
+    | workers whose circuit breaker avoids the upstream
+budget_usd | archwright_budget_usd | gauge | USD | tenant | budget of a tenant
+budget_left_usd | archwright_budget_left_usd | gauge | USD | tenant
+    | what is left of a tenant's budget in its period, without reservations
+batches | archwright_batches | gauge | batches | state | batches that are not done: running, waiting
+disk_free_bytes | archwright_disk_free_bytes | gauge | bytes | disk | free space on the disk of the home
 peak_memory_bytes | archwright_memory_bytes | gauge | bytes | process
     | memory of the platform's processes (proportional set size)
 startup_s | archwright_startup_seconds | gauge | s | process | `up` called to ready
@@ -99,5 +116,5 @@ METRICS: tuple[Metric, ...] = tuple(map(_parse_row, _ROWS.replace("\n    |", " |
 METRIC_BY_QUANTITY = {metric.quantity: metric for metric in METRICS}
 
 # First and last bound: TPOT of a fast decoder and of a processor, TTFT from a small to a busy model.
-BOUNDS_S = {"ttft_s": (0.01, 70.0), "tpot_s": (0.002, 1.0), "latency_s": (0.01, 300.0)}
+BOUNDS_S = {"ttft_s": (0.01, 70.0), "queue_wait_s": (0.1, 300.0), "tpot_s": (0.002, 1.0), "latency_s": (0.01, 300.0)}
 _ROUND_BOUNDS_S = tuple(float(f"{digits}e{decade}") for decade in range(-3, 3) for digits in (1, 1.5, 2, 3, 5, 7))

@@ -25,10 +25,13 @@ _WAITED_FOR = (*PASSED_ON, signal.SIGCHLD, signal.SIGALRM)
 
 
 class ForkedChild(NamedTuple):
-    """A child as it sees itself: the pipe `life` ends with its parent; a byte into `ready` says that it works."""
+    """A child as it sees itself: the pipe `life` ends with its parent; a byte into `ready` says that it works.
+
+    `is_restart`: an earlier child died."""
 
     life: int
     ready: int
+    is_restart: bool = False
 
     def report_ready(self) -> None:
         with suppress(OSError):
@@ -57,7 +60,7 @@ class RestartedProcess:
         self._life, self._life_end = os.pipe()
         self._pid = self._ready = 0
         self._failures = 0
-        self._was_ready = False
+        self._was_ready = self._is_restart = False
         self._started_at = 0.0
 
     def start(self) -> None:
@@ -71,14 +74,14 @@ class RestartedProcess:
                 os.close(self._life_end)
                 os.close(ready)
                 with boundary(self._name):
-                    status = self._run(ForkedChild(self._life, ready_end))
+                    status = self._run(ForkedChild(self._life, ready_end, self._is_restart))
             except ArchwrightError as error:
                 print(error.lines(), file=sys.stderr, flush=True)
                 status = error.exit_status
             finally:
                 os._exit(status)
         os.close(ready_end)
-        self._pid, self._ready = pid, ready
+        self._pid, self._ready, self._is_restart = pid, ready, True
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def wait_until_ready(self) -> int:

@@ -29,6 +29,7 @@ FOREIGN = {
     *("DCGM_FI_DEV_XID_ERRORS", "DCGM_FI_DEV_POWER_USAGE"),
 }
 WORDS = {
+    *("tenant", "model", "upstream", "state", "pool"),
     *("sum", "by", "rate", "increase", "count", "vector", "absent", "absent_over_time", "max", "min", "avg", "bool"),
     *("clamp_min", "and", "or", "on", "le", "histogram_quantile", "time", "avg_over_time", "predict_linear", "changes"),
     *("max_over_time", "sum_over_time", "last_over_time", "quantile_over_time", "job", "instance", "gpu", "process"),

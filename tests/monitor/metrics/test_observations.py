@@ -352,7 +352,7 @@ def test_the_page_says_what_was_served(store: Store, tmp_path: Path) -> None:
         f'archwright_requests_total{{http_status="0",{labels},status="ok",tenant="t1",workload="chat"}} 1.0',
     ):
         assert line in text
-    assert text.count('tenant="t1"') == 1, "a tenant is a label of the requests alone"
+    assert text.count('tenant="t1"') == 2, "a tenant is a label of the requests and of the spend alone"
 
 
 @pytest.mark.nightly

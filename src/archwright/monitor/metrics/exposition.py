@@ -123,10 +123,10 @@ class Exposition:
         """Record a value according to the metric's kind: observe, add or set it."""
         self.bind(quantity, labels).record(value)
 
-    def render(self, beside: Exposition | None = None) -> bytes:
-        """Return the text of every series, summed over the processes, with the series of the exposition `beside`."""
+    def render(self, *beside: Exposition) -> bytes:
+        """Return the text of every series, summed over the processes, with the series of the expositions `beside`."""
         series: SeriesValues = {metric.quantity: {} for metric in METRICS}
-        for exposition in (self,) if beside is None else (self, beside):
+        for exposition in (self, *beside):
             for quantity, children in exposition._children.items():
                 for key, child in tuple(children.items()):
                     series[quantity][key] = list(child.slots)

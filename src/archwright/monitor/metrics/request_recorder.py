@@ -23,6 +23,9 @@ REQUEST_VALUES: Mapping[str, Callable[[RequestRecord], float | None]] = {
 }
 
 
+COUNTERS = ("tokens_per_s", "input_tokens", "requests", "spend_usd")
+
+
 class _BoundSeries(NamedTuple):
     ttft: Histogram
     tpot: Histogram
@@ -30,6 +33,7 @@ class _BoundSeries(NamedTuple):
     output: memoryview[float]
     input: memoryview[float]
     requests: memoryview[float]
+    spend: memoryview[float]
 
 
 class RequestRecorder:
@@ -58,6 +62,8 @@ class RequestRecorder:
             self._traces.add(one, content)
         if bound is None:
             return
+        if one.queue_s or one.cache != "off":
+            self._count_queue_and_cache(one)
         with self._exposition.lock:
             if one.status == "ok":
                 bound.latency.add_observation(one.latency_s)
@@ -68,11 +74,20 @@ class RequestRecorder:
             bound.output[0] += max(one.output_tokens, 0)
             bound.input[0] += max(one.input_tokens, 0)
             bound.requests[0] += 1.0
+            bound.spend[0] += one.cost_usd or 0.0
+
+    def _count_queue_and_cache(self, one: RequestRecord) -> None:
+        with suppress(OSError):  # a full disk takes no new label set
+            if one.queue_s:
+                self._exposition.record("queue_wait_s", {"pool": one.pool}, one.queue_s)
+            if one.cache != "off":
+                labels = {**extract_labels(one), "outcome": one.cache}
+                self._exposition.record("cache_lookups", labels, 1.0)
 
     def _bind_series(self, one: RequestRecord) -> _BoundSeries:
         labels = {name: str(getattr(one, name)) for name in METRIC_BY_QUANTITY["requests"].labels}
         ttft, tpot, latency = (self._exposition.histogram(name, labels) for name in ("ttft_s", "tpot_s", "latency_s"))
-        counters = (self._exposition.bind(name, labels).slots for name in ("tokens_per_s", "input_tokens", "requests"))
+        counters = (self._exposition.bind(name, labels).slots for name in COUNTERS)
         return _BoundSeries(ttft, tpot, latency, *counters)
 
 

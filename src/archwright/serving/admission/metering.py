@@ -24,12 +24,12 @@ import msgspec
 from archwright.access.accounts import Accounts, LimitDenial, Reservation, ReserveResult
 from archwright.access.api_keys import KeyStore, Principal
 from archwright.access.key_cache import POLL_S
-from archwright.access.tables import LimitScope, format_scope_name
+from archwright.access.recorded_spend import sum_recorded_spend
+from archwright.access.tables import LimitScope
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.monitor.usage_totals import DAY_S, NANO
-from archwright.monitor.wal.compaction import read_usage_totals
 from archwright.monitor.wal.writer import WalWriter
 from archwright.policy.cache_key import CacheKeyParts, RequestKind
 from archwright.policy.usage_limits import IMAGE_USUAL_TOKENS, UsageLimits, nearest_nusd, worst_input_tokens
@@ -489,11 +489,4 @@ class RecordedSpending:
 
     def _sum_since(self, day: int) -> Counter[str]:
         self._ledger.flush()
-        sums: Counter[str] = Counter()
-        columns, today = ("tenant", "key_id", "user", "shadow"), int(self._clock() // DAY_S)
-        for row in read_usage_totals(self._ledger.store, self._home, ("day", *columns) if day else columns):
-            if not row.shadow and (not day or day <= row.day <= today):
-                sums[format_scope_name("key", name=row.key_id)] += row.cost_nano_usd
-                sums[format_scope_name("user", row.tenant, row.user)] += row.cost_nano_usd
-                sums[format_scope_name("tenant", row.tenant)] += row.cost_nano_usd
-        return sums
+        return sum_recorded_spend(self._ledger.store, self._home, day, int(self._clock() // DAY_S))

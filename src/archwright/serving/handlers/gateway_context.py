@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 from archwright.contract.served import RequestRecord
@@ -17,6 +17,8 @@ from archwright.monitor.wal.writer import WalWriter
 from archwright.policy.circuit_breaker import RetryBudget
 from archwright.serving.admission.authorization import RequestAuthorizer
 from archwright.serving.admission.metering import CostAccounting
+from archwright.serving.handlers.home_metrics import measure_home
+from archwright.serving.handlers.load_metrics import LoadExporter
 from archwright.serving.handlers.passage_search import PassageSearch
 from archwright.serving.http.errors import service_unavailable
 from archwright.serving.http.http_request import HttpRequest
@@ -32,6 +34,7 @@ from archwright.serving.routing.prompt_caches import PromptCaches
 from archwright.serving.routing.router import Router
 from archwright.serving.routing.shadow_traffic import ShadowComparison, ShadowTraffic
 from archwright.serving.routing.tenant_demand import DemandExchange
+from archwright.serving.routing.upstream_reports import UpstreamReporter
 from archwright.serving.settings.config import GatewayConfig
 
 
@@ -79,7 +82,8 @@ class GatewayContext:
         self.images, self.documents = ImageFetcher(self.journal), DocumentReader()
         self.passages = PassageSearch(home, recorders.ledger.store, self.journal)
         self._demands = DemandExchange(accounting.accounts.table)
-        self._exported_pools: Set[str] = frozenset()  # pools whose load is exported
+        self._upstreams = UpstreamReporter(accounting.accounts.table)
+        self._loads = LoadExporter()
         self._budget = RetryBudget()
         self.prompt_caches = PromptCaches(accounting.keys)
         self._shadows = ShadowTraffic(self.now, self._record_comparison, self.prompt_caches.choose_fields)
@@ -115,8 +119,9 @@ class GatewayContext:
             self._contexts, self.directory = contexts, ModelDirectory(*self._table, contexts)
 
     def exchange_demand(self) -> None:
-        """Exchange the demand of tenants with the other workers. Raises StoreError."""
+        """Exchange the demand of tenants with the other workers, and report upstreams. Raises StoreError."""
         self._demands.exchange(self.pools.values(), self.now())
+        self._upstreams.report(self.pools.values(), self.now())
 
     def mirror_request(
         self, request_id: str, generation: GenerationRequest, attempts: Attempts, path: str
@@ -192,10 +197,11 @@ class GatewayContext:
     def render_metrics(self) -> bytes:
         """Render the metrics, with the supervisor's. Reads the store, so run it in a thread."""
         self.publish_load()
-        if self._supervisor is None:
-            return self.exposition.render()
-        self._supervisor.catch_up()
-        return self.exposition.render(self._supervisor.exposition)
+        beside = [measure_home(self.home, self.store, self.accounting, self.clock())]
+        if self._supervisor is not None:
+            self._supervisor.catch_up()
+            beside.append(self._supervisor.exposition)
+        return self.exposition.render(*beside)
 
     def _record_comparison(self, comparison: ShadowComparison) -> None:
         self.exposition.counter("shadows", {"pool": comparison.pool, "verdict": comparison.verdict}).add()
@@ -203,9 +209,4 @@ class GatewayContext:
 
     def publish_load(self) -> None:
         """Export the load of every pool, for all processes that render the metrics."""
-        loads = self.fleet.in_flight()
-        for pool in self._exported_pools | loads.keys():  # 0 for a pool that was removed
-            self.exposition.record("in_flight", {"pool": pool}, loads[pool])
-            tenants = self.pools[pool].shares.tenants if pool in self.pools else 0
-            self.exposition.record("pool_tenants", {"pool": pool}, tenants)
-        self._exported_pools = loads.keys()
+        self._loads.export(self.exposition, self.fleet)

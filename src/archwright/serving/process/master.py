@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import Popen
+from subprocess import PIPE, Popen
 from typing import NamedTuple
 
 import msgspec
@@ -26,6 +26,7 @@ from archwright.engines.service_notification import ServiceNotifier
 from archwright.errors import ArchwrightError, OperateError, boundary
 from archwright.home import Home, write_atomic
 from archwright.journal import Journal
+from archwright.python_process import build_module_command
 from archwright.serving.process.config_reload import ServedRevision, served_revision_file
 from archwright.serving.process.upgrade import execute_new_code, keep_private, start_trial
 from archwright.serving.process.worker import HAND_OVER_SIGNAL, WorkerContext, run_worker
@@ -35,6 +36,7 @@ READY_TIMEOUT_S = 30.0
 POLL_INTERVAL_S = 0.2
 EXIT_FAILED = 70
 BACKOFF_S, BACKOFF_LIMIT_S, HEALTHY_S = 0.1, 5.0, 30.0
+ALERT_MODULE = "archwright.serving.process.alert_process"
 KILL_GRACE_S = 1.5  # beyond the time a worker may take to end
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
 
@@ -120,7 +122,14 @@ class Master:
     """Starts, replaces and ends the workers. The master ends when `life` closes: a pipe of its parent, or None."""
 
     def __init__(
-        self, config: GatewayConfig, file: Path, home: Home, bound: ListeningSockets, *, life: int | None
+        self,
+        config: GatewayConfig,
+        file: Path,
+        home: Home,
+        bound: ListeningSockets,
+        *,
+        life: int | None,
+        is_restart: bool = False,
     ) -> None:
         self.workers: list[WorkerProcess] = []
         self._config = self._before = config
@@ -136,12 +145,15 @@ class Master:
         self._generation = 0
         self._ready_by: float | None = None  # deadline of a new generation that is starting
         self._again = False
+        self._restarts = ["master"] if is_restart else []  # processes whose restart the next worker counts
         self._failures = 0
         self._start_at = 0.0
         self._written: ServedRevision | None = None
         self._failed_calls: dict[str, int | None] = {}
         self._notifier = ServiceNotifier()
         self._is_upgrade_wanted = False
+        self._alerts: Popen[bytes] | None = None
+        self._alerts_start_at = 0.0
         self._trial: Popen[bytes] | None = None
 
     def adopt(self, parts: MasterParts) -> None:
@@ -206,6 +218,25 @@ class Master:
         if time.monotonic() >= self._start_at and not self._try_system_call(self._start_missing_workers):
             self._start_at = time.monotonic() + BACKOFF_LIMIT_S
         self._try_system_call(self._write_served_revision)
+        self._try_system_call(self._keep_alerts)
+
+    def _keep_alerts(self) -> None:
+        """Start the process that sends alerts, if alerts are set up and it does not run."""
+        ended = self._alerts is None or self._alerts.poll() is not None
+        if self._config.alerts is None or not ended or time.monotonic() < self._alerts_start_at:
+            return
+        self._alerts_start_at = time.monotonic() + BACKOFF_LIMIT_S
+        command = build_module_command(ALERT_MODULE, str(self._home.root), str(self._file))
+        self._alerts = Popen(command, stdin=PIPE, start_new_session=True)
+
+    def _end_alerts(self) -> None:
+        """End the process that sends alerts; `_keep_alerts` starts it with the present configuration."""
+        if self._alerts is not None:
+            self._alerts.terminate()
+            self._alerts.wait()
+            assert self._alerts.stdin is not None, "it has a pipe"
+            self._alerts.stdin.close()
+            self._alerts, self._alerts_start_at = None, 0.0
 
     def _try_system_call(self, act: Callable[[], None]) -> bool:
         """Return False if the system had no process, file descriptor or disk space left for `act`; logged once."""
@@ -243,6 +274,7 @@ class Master:
             finally:
                 os._exit(status)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._restarts.clear()
         os.close(write_end)
         os.set_blocking(read_end, False)
         self.workers.append(WorkerProcess(pid, read_end, time.monotonic(), self._generation))
@@ -255,6 +287,8 @@ class Master:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         self._wakeup.close()
         self._wakeup_end.close()
+        if self._alerts is not None and self._alerts.stdin is not None:
+            self._alerts.stdin.close()  # its end tells of the master's end
         for descriptor in (read_end, self._life_end, *(worker.reports for worker in self.workers)):
             os.close(descriptor)
         journal = Journal("gateway")
@@ -269,6 +303,7 @@ class Master:
                     reports=write_end,
                     since=self._since,
                     master=master,
+                    restarts=tuple(self._restarts),
                 )
                 run_worker(split_among_workers(self._config), self._file, self._home, context, journal)
         except ArchwrightError as error:
@@ -307,6 +342,7 @@ class Master:
     def _handle_lost_worker(self, worker: WorkerProcess, status: int) -> None:
         if worker.leaving:
             return
+        self._restarts.append("worker")
         lived_s = time.monotonic() - worker.started_at
         self._failures = 0 if lived_s > HEALTHY_S else self._failures + 1
         wait_s = min(BACKOFF_LIMIT_S, BACKOFF_S * 2.0 ** (self._failures - 1)) if self._failures > 1 else 0.0
@@ -322,6 +358,7 @@ class Master:
         except ArchwrightError as error:
             self._journal.error("reload failed", **error.as_dict())
             return
+        self._end_alerts()
         self._before, self._config = self._config, config
         self._generation += 1
         self._ready_by = time.monotonic() + READY_TIMEOUT_S
@@ -338,6 +375,7 @@ class Master:
         if status:
             self._journal.error("upgrade failed", message="the new code does not start; the old code stays")
             return
+        self._end_alerts()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the new code unblocks them in `start`
         try:
             execute_new_code(self._home, self._file, self._encode_parts(), self._list_parts().descriptors)
@@ -395,6 +433,7 @@ class Master:
     def stop(self) -> None:
         """End every worker; a worker that does not end in time is killed."""
         self._bound.close()
+        self._end_alerts()
         if self._trial is not None:
             self._trial.kill()
             self._trial.wait()

@@ -63,7 +63,7 @@ class WorkerContext(NamedTuple):
     """From the master. The pipe `life` closes with it, `parent` with what restarts it (None: nothing does).
 
     The pipe `reports` takes reports; `since`: gateway's start; `master`: its number, which a worker cannot ask once it
-    is gone."""
+    is gone. `restarts`: the processes that started again since the last worker started."""
 
     bound: socket.socket
     admin: socket.socket | None
@@ -72,6 +72,7 @@ class WorkerContext(NamedTuple):
     reports: int
     since: float
     master: int
+    restarts: tuple[str, ...] = ()
 
 
 class _BoundedExecutor(ThreadPoolExecutor):
@@ -95,6 +96,8 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, context: WorkerCon
     )
     ledger = WalWriter(store, home, on_compaction=checkpoints.write_due, keeps_reserve=True)
     exposition = Exposition(folder=home.counters)
+    for process in context.restarts:
+        exposition.record("restarts", {"process": process}, 1.0)
     table, pepper = open_accounts_table(home), read_pepper(home)
     keys = KeyStore(store, pepper, table=table, background=True)
     keys.check_before_first_read(partial(check_newest_mark, store, home))

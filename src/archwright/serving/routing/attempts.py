@@ -158,6 +158,7 @@ class Attempts:
         same_pool = self._may_retry_pool and self.pool.healthy and (disconnected or len(self.pool.replicas) > 1)
         if self.router.now() < self.until and same_pool and self.router.budget.try_spend():
             self._may_retry_pool = False
+            self.pool.events["retries"] += 1
             return True
         return self._move_to_next_pool()
 
@@ -166,6 +167,7 @@ class Attempts:
             self._remaining_pools = list(self.reselect())
         if not self._remaining_pools or self.router.now() >= self.until:
             return False
+        self.pool.events["fallbacks"] += 1
         self.pool, self._may_retry_pool = self._remaining_pools.pop(0), True
         return True
 

@@ -13,6 +13,7 @@ import asyncio
 import itertools
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
@@ -91,10 +92,15 @@ class EnginePool:
         self._queues: dict[Priority, FairQueue[_Waiter]] = {priority: FairQueue() for priority in QUEUE_SHARES}
         self._active_by_tenant: dict[str, int] = {}  # slots in use
         self.shares = SlotShares()
+        self.events: Counter[str] = Counter()  # by metric, since they were last exported
         self._waiting = 0
         self._checking: asyncio.Task[None] | None = None
         self._checked_at = -math.inf
         self._former: tuple[Replica, ...] = ()
+
+    @property
+    def waiting(self) -> int:
+        return self._waiting
 
     @property
     def healthy(self) -> bool:

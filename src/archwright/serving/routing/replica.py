@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -125,6 +126,11 @@ class Replica:
         """Set the context that the engine states; 0: it states none. Return True if that is new."""
         before, self.context_tokens = self.context_tokens, tokens or self.context_tokens
         return before != self.context_tokens
+
+    @property
+    def name(self) -> str:
+        """Host and port of the address, or the name of a socket."""
+        return urlsplit(self.address).netloc or self.address
 
     def is_open_to(self, plain: bool) -> bool:
         return self.healthy and (not self.tuned or not self.running or self.plain == plain)

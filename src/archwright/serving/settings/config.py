@@ -37,6 +37,7 @@ from archwright.policy.residency import (
 from archwright.policy.usage_limits import IMAGE_TOKENS
 from archwright.serving.http.client_address import TrustedProxies
 from archwright.serving.http.client_limits import ClientLimits, find_invalid_limit
+from archwright.serving.settings.alert_settings import AlertSpec
 from archwright.serving.settings.engine_fields import (
     ANTHROPIC,
     OPENAI,
@@ -247,7 +248,7 @@ class GatewayConfig(Record):
     `workers`: processes that share the requests and each engine's slots. `admin_port`: port of the administration API
     on the same host, if set. `trusted_proxies`: networks of the proxies that append the client's address to
     X-Forwarded-For. `image_hosts`: hosts whose images the gateway fetches (`policy.image_hosts`). `cors_origins`: those
-    whose web pages may call it. `audit_checkpoints`: their second place, a file or "syslog".
+    whose web pages may call it. `audit_checkpoints`: their second place, a file or "syslog". `alerts`: where alerts go.
     A running gateway applies `pools` and `endpoints` when the file's `revision`
     changes, and host, ports and store only on a restart. It applies the other settings on a reload."""
 
@@ -268,6 +269,7 @@ class GatewayConfig(Record):
     image_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     audit_checkpoints: str = ""
+    alerts: AlertSpec | None = None
 
     @property
     def url(self) -> str:

@@ -1,0 +1,64 @@
+"""Delivery of one alert by webhook and by email."""
+
+import json
+import smtplib
+import urllib.request
+from collections.abc import Callable
+from email.message import EmailMessage
+from typing import NamedTuple
+
+from archwright.serving.settings.alert_settings import AlertSpec
+from archwright.serving.settings.engine_secrets import read_secret
+
+TIMEOUT_S = 10.0
+
+
+class Alert(NamedTuple):
+    """`id` is the same for each attempt. `subject` is one sentence; `fields` are for programs."""
+
+    id: str
+    subject: str
+    fields: dict[str, object]
+
+
+Channels = dict[str, Callable[[Alert], None]]
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: object) -> None:
+        """Refuse: the operator named one address."""
+
+
+def list_channels(spec: AlertSpec) -> Channels:
+    """Return the channels that are set up, by name. Each raises OSError or OperateError if it fails."""
+    channels: Channels = {}
+    if spec.webhook:
+        channels["webhook"] = lambda alert: post_alert(spec, alert)
+    if spec.smtp:
+        channels["email"] = lambda alert: mail_alert(spec, alert)
+    return channels
+
+
+def post_alert(spec: AlertSpec, alert: Alert) -> None:
+    body = json.dumps({"id": alert.id, "text": alert.subject, **alert.fields}).encode()
+    request = urllib.request.Request(spec.webhook, body, {"Content-Type": "application/json"})
+    opener = urllib.request.build_opener(_NoRedirect)
+    with opener.open(request, timeout=TIMEOUT_S) as reply:
+        reply.read(1024)
+
+
+def mail_alert(spec: AlertSpec, alert: Alert) -> None:
+    message = EmailMessage()
+    message["Subject"] = f"[archwright] {alert.subject}"
+    message["From"], message["To"] = spec.sender, ", ".join(spec.recipients)
+    message.set_content("\n".join([alert.subject, "", *(f"{name}: {value}" for name, value in alert.fields.items())]))
+    host, _, port = spec.smtp.rpartition(":")
+    # Without a name of its own, the client would ask the resolver for one, which may take long.
+    with smtplib.SMTP(host, int(port), "localhost", TIMEOUT_S) as server:
+        server.ehlo()
+        if server.has_extn("starttls"):
+            server.starttls()
+        if spec.smtp_login:
+            user, _, password = (read_secret(spec.smtp_login) or "").partition(":")
+            server.login(user, password)
+        server.send_message(message)
