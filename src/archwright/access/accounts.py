@@ -32,7 +32,7 @@ from archwright.access.account_codec import (
 )
 from archwright.access.budget_levels import PERIOD_KINDS, encode_periods, note_refusal
 from archwright.access.key_cache import KeyCache
-from archwright.access.parallel_counts import change_parallel_count, has_parallel_room
+from archwright.access.parallel_counts import change_parallel_count, is_below_parallel_limit
 from archwright.access.tables import LimitScope, Principal, ScopeKind
 from archwright.access.worker_registry import is_worker_alive, register_worker
 from archwright.errors import StoreError
@@ -503,7 +503,7 @@ class Accounts:
     def _find_full_account(self, transaction: Transaction, accounts: Iterable[Account]) -> Account | None:
         """Return the first account that runs as many requests as its limit `parallel` allows."""
         for account in accounts:
-            if not has_parallel_room(transaction, account.key, account.caps.parallel, self._worker):
+            if not is_below_parallel_limit(transaction, account.key, account.caps.parallel, self._worker):
                 return account
         return None
 

@@ -13,7 +13,7 @@ _ENTRY = struct.Struct("<II")  # number of the worker, its requests
 _PREFIX = b"p"
 
 
-def has_parallel_room(transaction: Transaction, account: bytes, limit: int, worker: int) -> bool:
+def is_below_parallel_limit(transaction: Transaction, account: bytes, limit: int, worker: int) -> bool:
     """True if the account may run one more request. Drops the counts of dead workers if it has no room."""
     counts = _read_counts(transaction, account)
     if sum(counts.values()) < limit:

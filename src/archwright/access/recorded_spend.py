@@ -1,4 +1,4 @@
-"""What each key, user and tenant has spent, summed from the usage records."""
+"""The spend of each key, user and tenant, summed from the usage records."""
 
 from collections import Counter
 

@@ -16,9 +16,8 @@ from archwright.monitor.trace_exporter import TraceContent, TraceExporter
 from archwright.monitor.wal.writer import WalWriter
 from archwright.policy.circuit_breaker import RetryBudget
 from archwright.serving.admission.authorization import RequestAuthorizer
+from archwright.serving.admission.home_metrics import measure_home
 from archwright.serving.admission.metering import CostAccounting
-from archwright.serving.handlers.home_metrics import measure_home
-from archwright.serving.handlers.load_metrics import LoadExporter
 from archwright.serving.handlers.passage_search import PassageSearch
 from archwright.serving.http.errors import service_unavailable
 from archwright.serving.http.http_request import HttpRequest
@@ -28,6 +27,7 @@ from archwright.serving.requests.image_fetch import ImageFetcher
 from archwright.serving.requests.model_resolution import ModelDirectory
 from archwright.serving.requests.request_validation import GenerationRequest
 from archwright.serving.routing.attempts import Attempts
+from archwright.serving.routing.load_metrics import LoadExporter
 from archwright.serving.routing.pool import EnginePool
 from archwright.serving.routing.pool_registry import PoolRegistry
 from archwright.serving.routing.prompt_caches import PromptCaches

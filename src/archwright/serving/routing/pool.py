@@ -117,6 +117,11 @@ class EnginePool:
         """Seconds that a replica may be silent; unlimited if the pool has no other replica."""
         return max(MIN_SILENCE_S, SILENCE_FACTOR * self._first_s) if len(self.replicas) > 1 else math.inf
 
+    def take_events(self) -> Counter[str]:
+        """Return the events since the last call."""
+        events, self.events = self.events, Counter()
+        return events
+
     def is_usable(self, now: float) -> bool:
         return any(replica.healthy and replica.is_trusted(now, self.silence_limit_s) for replica in self.replicas)
 

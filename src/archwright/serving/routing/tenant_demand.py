@@ -18,7 +18,7 @@ _PREFIX = b"d"
 
 
 class _Report(msgspec.Struct, frozen=True, array_like=True):
-    """What one worker saw at a time of the machine's monotonic clock: demand by tenant, by pool."""
+    """The demand that one worker saw, at a time of the machine's monotonic clock: by tenant, by pool."""
 
     at: float
     demands: dict[str, dict[str, int]]

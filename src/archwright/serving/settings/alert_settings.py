@@ -1,4 +1,4 @@
-"""Where the gateway sends alerts about budgets and upstreams."""
+"""Receivers of the gateway's alerts about budgets and upstreams."""
 
 from archwright.contract.record import Record
 

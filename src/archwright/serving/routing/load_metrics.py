@@ -27,8 +27,7 @@ class LoadExporter:
             gauges[_Series("in_flight", pool)] = in_flight
         for pool in fleet.pools.values():
             self._measure_pool(pool, gauges)
-            events, pool.events = pool.events, Counter()
-            for quantity, count in events.items():
+            for quantity, count in pool.take_events().items():
                 exposition.record(quantity, {"pool": pool.name}, count)
         for series in self._exported | gauges.keys():
             exposition.record(series.quantity, series._asdict(), gauges[series])
