@@ -62,5 +62,5 @@ def test_fallbacks_upstreams_and_restarts_are_metrics(start: Start) -> None:
     assert sum_series(one, "archwright_fallbacks_total", 'pool="p"') == 1
     assert sum_series(one, "archwright_fallbacks_total", 'pool="spare"') == 0
     os.kill(one.workers[0], signal.SIGKILL)
-    one.until(lambda: one.workers and one.get("/healthz").status == 200)
+    one.until(lambda: bool(one.workers) and one.get("/healthz").status == 200)
     assert one.metrics()['archwright_restarts_total{process="worker"}'] == 1

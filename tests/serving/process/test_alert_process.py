@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ class Channel:
 
 
 def make_sender(folder: Path, log: io.StringIO, **channels: Channel) -> AlertSender:
-    named = {name: channel.deliver for name, channel in channels.items()}
+    named: dict[str, Callable[[Alert], None]] = {name: channel.deliver for name, channel in channels.items()}
     return AlertSender(folder / "alerts.json", named, Journal("alerts", log))
 
 
