@@ -49,7 +49,7 @@ class BatchDetails(Record):
 
 
 class BatchDeletion(Record):
-    """What was deleted; with `dry_run`, what would be."""
+    """The files that were deleted; with `dry_run`, those to delete."""
 
     id: str
     tenant: str

@@ -10,7 +10,7 @@ import pytest
 from tests.reconcile.fake_endpoint import Request, Response, Server, json_response
 
 from archwright.http_client.client import EngineClient
-from archwright.reconcile.conformance.budget_cases import BudgetCase, Trial, find_problem, judge_rates
+from archwright.reconcile.conformance.budget_cases import BudgetCase, Trial, decide_rate_verdict, find_problem
 from archwright.reconcile.conformance.file_requests import WRONG_RESULTS, send_batch
 from archwright.reconcile.conformance.request_templates import Answer, RequestTemplate
 
@@ -100,4 +100,4 @@ def test_results_that_are_not_complete_are_found(numbers: list[int], more: int, 
 )
 def test_rates_of_file_requests_are_judged(statuses: list[int], verdict: str) -> None:
     answers: list[Any] = [Answer(status, reason="" if status == 200 else f"HTTP {status}") for status in statuses]
-    assert judge_rates("rates", answers).verdict == verdict
+    assert decide_rate_verdict("rates", answers).verdict == verdict

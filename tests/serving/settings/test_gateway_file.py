@@ -199,7 +199,7 @@ def test_a_file_may_have_thousands_of_models(tmp_path: Path) -> None:
     upstream = "upstreams: [{url: https://models.example.org/v1, price: {input: 1, output: 2}}]"
     count = 2_000
     models = "".join(f"  model-{n}:\n    aliases: [other-{n}]\n    {upstream}\n" for n in range(count))
-    assert len(models) > 4 * 64 * 1024
+    assert len(models) > 3 * 64 * 1024
     found = read(tmp_path, "models:\n" + models)
     assert len(found.config.pools) == len(found.config.endpoints) == count
     with pytest.raises(OperateError, match="names another model"):

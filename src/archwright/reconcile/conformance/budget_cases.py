@@ -236,7 +236,7 @@ class BudgetSuite:
             return CaseResult(case=name, verdict="skipped", note="needs --admin, to create a key with a rate")
         (account,) = await self._open_accounts(name, 1.0, 1, rpm=RATE_PER_MINUTE)
         answers = await list_files_beyond_rate(self._connect(account.key))
-        return judge_rates(name, answers)
+        return decide_rate_verdict(name, answers)
 
     async def _run_provider(self, at: ProviderAddress, template: RequestTemplate, requests: int) -> list[CaseResult]:
         """Run the cases of a provider, whose prices are those of the template."""
@@ -367,7 +367,7 @@ def find_problem(trial: Trial, recorded: float | None, overspent: float) -> tupl
     return "ok", note
 
 
-def judge_rates(name: str, answers: list[Answer]) -> CaseResult:
+def decide_rate_verdict(name: str, answers: list[Answer]) -> CaseResult:
     """Return the verdict over requests that exceed the rate of their key."""
     answered = sum(answer.status == HTTPStatus.OK for answer in answers)
     refused = sum(answer.status == HTTPStatus.TOO_MANY_REQUESTS for answer in answers)

@@ -23,7 +23,7 @@ import msgspec
 from archwright.contract.record import Record, replace
 from archwright.home import Home, write_json
 from archwright.serving.batches.open_batches import OPEN_FOLDER, OpenBatch, list_open_batches, read_model
-from archwright.serving.batches.result_file import StoredFile
+from archwright.serving.batches.result_file import ReadableFile
 from archwright.serving.batches.tenant_space import DATA_SUFFIX, TenantSpace, create_file
 from archwright.serving.http.errors import ApiError, bad_request, too_many_requests
 
@@ -165,11 +165,11 @@ class BatchStore:
             path.unlink(missing_ok=True)
             raise
 
-    def open_file(self, name: str) -> StoredFile:
+    def open_file(self, name: str) -> ReadableFile:
         """Open a file to read it. Raises ApiError 404."""
         file = self.find(FileObject, name)
         try:
-            return StoredFile(self.path(file.id, "jsonl"))
+            return ReadableFile(self.path(file.id, "jsonl"))
         except FileNotFoundError:  # it was deleted meanwhile
             raise _not_found(FileObject, name) from None
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from archwright.access.accounts import ReserveResult
 from archwright.http_client.connection_pool import ResponseSink
 from archwright.serving.batches.batch_api import StoreCall, count_call
-from archwright.serving.batches.result_file import StoredFile
+from archwright.serving.batches.result_file import ReadableFile
 from archwright.serving.handlers.request_handler import HandlerContext, RequestHandler
 from archwright.serving.http.errors import ApiError
 from archwright.serving.http.http_response import HeaderField
@@ -41,7 +41,7 @@ class FileDownload(RequestHandler):
         finally:
             file.close()
 
-    async def _send(self, file: StoredFile, name: str) -> None:
+    async def _send(self, file: ReadableFile, name: str) -> None:
         request, response = self.request, self.response
         tag = f'"{name}"'  # the bytes of a file never change
         headers: list[HeaderField] = [(b"accept-ranges", b"bytes"), (b"etag", tag.encode())]

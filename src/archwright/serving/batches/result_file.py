@@ -112,7 +112,7 @@ class ResultFile:
         return first == start and last == b"\n"
 
 
-class StoredFile:
+class ReadableFile:
     """An open file as clients read it: an upload as it is, results in the order of the input. `size`: its bytes."""
 
     def __init__(self, path: Path) -> None:

@@ -23,8 +23,8 @@ class LoadExporter:
 
     def export(self, exposition: Exposition, fleet: PoolRegistry) -> None:
         gauges: Counter[_Series] = Counter()
-        for pool, in_flight in fleet.in_flight().items():
-            gauges[_Series("in_flight", pool)] = in_flight
+        for name, in_flight in fleet.in_flight().items():
+            gauges[_Series("in_flight", name)] = in_flight
         for pool in fleet.pools.values():
             self._measure_pool(pool, gauges)
             for quantity, count in pool.take_events().items():

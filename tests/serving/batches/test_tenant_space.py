@@ -23,7 +23,7 @@ from archwright.monitor.wal.compaction import read_served
 from archwright.serving.batches import tenant_space
 from archwright.serving.batches.batch_store import BatchStore
 from archwright.serving.batches.locked_batch import LineResult
-from archwright.serving.batches.result_file import AHEAD_BYTES, StoredFile
+from archwright.serving.batches.result_file import AHEAD_BYTES, ReadableFile
 from archwright.serving.batches.tenant_space import TENANT_BYTES, TenantSpace
 from archwright.serving.http.errors import ApiError
 from archwright.settings import child_environment
@@ -120,7 +120,7 @@ def test_blocks_of_a_file_are_the_file(tmp_path: Path) -> None:
         for size in (1, 7, 193, 1_000):
             blocks = [file.read(start, size) for start in range(0, file.size, size)]
             assert b"".join(blocks) == whole and {len(block) for block in blocks[:-1]} <= {size}
-    assert isinstance(file, StoredFile)
+    assert isinstance(file, ReadableFile)
 
 
 def test_a_result_without_space_leaves_the_others_whole(tmp_path: Path) -> None:
