@@ -30,13 +30,14 @@ from archwright.api.planning import list_missed_limits, load_or_make_plan
 from archwright.api.upstream_check import warn_of_upstreams
 from archwright.catalog.probe.engine_report import read_engine_report
 from archwright.contract.plan import LimitProbability, ModelProposal
-from archwright.contract.record import Record, replace
+from archwright.contract.record import Record, as_dict, replace
 from archwright.deploy.single_machine import GatewayOptions, build_bundle
 from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home, locate_home
 from archwright.journal import report_step
 from archwright.operate import gateway_record, owner_keys, platform_control, platform_state, readiness_probe, rollout
 from archwright.operate.platform_control import PlatformStatus
+from archwright.serving.settings.alert_settings import read_alert_settings
 from archwright.serving.settings.config import GatewayConfig
 from archwright.serving.settings.config import check_config as check_gateway
 
@@ -118,6 +119,7 @@ def up(
     made = load_or_make_plan(source, download=download)
     report_step("starting the platform")
     called_at = time.time()
+    alerts = read_alert_settings(chosen)
     listen = GatewayOptions(
         chosen.host,
         chosen.port,
@@ -130,6 +132,7 @@ def up(
         chosen.image_host_list,
         chosen.audit_checkpoints,
         chosen.cors_origin_list,
+        None if alerts is None else as_dict(alerts),
     )
     external = parse_external_engines(made, elsewhere)
     limit = find_memory_limit(chosen.model_memory_bytes, made)

@@ -16,7 +16,7 @@ from archwright.api.context import open_home, open_keys, write_audit_record
 from archwright.api.list_prices import read_price_list
 from archwright.api.upstream_check import warn_of_upstreams
 from archwright.contract.record import Record, replace
-from archwright.errors import ArchwrightError, ErrorLocation, OperateError, SettingsError, boundary
+from archwright.errors import ArchwrightError, ErrorLocation, OperateError, boundary
 from archwright.home import Home, write_json
 from archwright.journal import Journal
 from archwright.monitor.trace_exporter import TraceSpec
@@ -25,7 +25,7 @@ from archwright.operate.gateway_record import ServedGateway, record_gateway
 from archwright.operate.process_restart import ForkedChild, RestartedProcess
 from archwright.policy.cache_key import CachePolicy
 from archwright.serving.process.master import ListeningSockets, Master
-from archwright.serving.settings.alert_settings import AlertSpec
+from archwright.serving.settings.alert_settings import read_alert_settings
 from archwright.serving.settings.config import (
     EndpointSpec,
     EnginePoolSpec,
@@ -138,7 +138,7 @@ def _read_configuration(options: ServeOptions) -> GatewayConfig:
         image_hosts=chosen.image_host_list,
         cors_origins=chosen.cors_origin_list,
         audit_checkpoints=chosen.audit_checkpoints,
-        alerts=_read_alert_settings(chosen),
+        alerts=read_alert_settings(chosen),
     )
     stated = {name: value for name in PROCESS_OPTIONS if (value := getattr(options, name)) is not None}
     stated |= {"admin_port": None} if options.admin_port == 0 else {}
@@ -158,22 +158,6 @@ def _read_configuration(options: ServeOptions) -> GatewayConfig:
     if not 1 <= config.workers <= WORKERS_LIMIT:
         raise argument_error("AW-USE-73", f"workers is {config.workers}", "workers", f"use 1 to {WORKERS_LIMIT}")
     return config
-
-
-def _read_alert_settings(chosen: settings.Settings) -> AlertSpec | None:
-    """Return where alerts go; None: nowhere. Raises SettingsError AW-SET-02 for mail without sender or recipients."""
-    if not (chosen.alert_webhook or chosen.alert_smtp):
-        return None
-    if chosen.alert_smtp and not (chosen.alert_from and chosen.alert_recipients):
-        message, hint = "alert_smtp needs a sender and recipients", "set alert_from and alert_to"
-        raise SettingsError("AW-SET-02", message, where=ErrorLocation(field="alert_smtp"), hint=hint)
-    return AlertSpec(
-        webhook=chosen.alert_webhook,
-        smtp=chosen.alert_smtp,
-        smtp_login=chosen.alert_smtp_login,
-        sender=chosen.alert_from,
-        recipients=chosen.alert_recipients,
-    )
 
 
 def _reload_configuration(

@@ -25,7 +25,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 class GatewayOptions(NamedTuple):
     """The address, TLS files, trace collector, cache policy, proxies and allowed hosts of images of the gateway.
 
-    `audit_checkpoints`: the second place of the audit log's checkpoints.
+    `audit_checkpoints`: the second place of the audit log's checkpoints. `alerts`: their receivers, None for nobody.
 
     Every address but loopback needs TLS files. `admin_port` 0: no administration interface.
     """
@@ -41,6 +41,7 @@ class GatewayOptions(NamedTuple):
     image_hosts: tuple[str, ...] = ()
     audit_checkpoints: str = ""
     cors_origins: tuple[str, ...] = ()
+    alerts: dict[str, object] | None = None
 
     @property
     def url(self) -> str:
@@ -181,6 +182,7 @@ def build_gateway_config(plan: Plan, listen: GatewayOptions, store_url: str, ser
         "image_hosts": list(listen.image_hosts),
         "cors_origins": list(listen.cors_origins),
         "audit_checkpoints": listen.audit_checkpoints,
+        "alerts": listen.alerts,
     }
 
 

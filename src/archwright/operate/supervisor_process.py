@@ -28,6 +28,7 @@ from archwright.operate.platform_state import PlatformState, StartupFailure
 from archwright.operate.standby import PlatformHandles, Standby
 from archwright.operate.supervisor import Supervisor, SupervisorStart
 from archwright.operate.surviving_processes import find_survivors
+from archwright.serving.settings.alert_settings import read_alert_settings
 from archwright.serving.settings.config import GatewayConfig, bind_listener, check_config
 from archwright.settings import Settings
 from archwright.store import Store
@@ -142,6 +143,7 @@ def _apply_settings(bundle: Bundle, chosen: Settings) -> Bundle:
         trusted_proxies=chosen.proxy_networks,
         image_hosts=chosen.image_host_list,
         cors_origins=chosen.cors_origin_list,
+        alerts=read_alert_settings(chosen),
     )
     check_config(built)
     url = built.url.removesuffix("/v1")

@@ -22,6 +22,7 @@ from archwright.http_client.client import EngineRefused
 from archwright.monitor.trace_exporter import TraceContent
 from archwright.policy.cache_key import RequestKind
 from archwright.serving.admission.metering import CacheLookUp, RequestCharge, estimate_worst_case
+from archwright.serving.admission.output_shortening import is_single, shorten_output
 from archwright.serving.admission.response_cache import CachedResponse
 from archwright.serving.events.response_formats import (
     ChatFormat,
@@ -44,7 +45,6 @@ from archwright.serving.http.engine_refusals import parse_length_refusal
 from archwright.serving.http.errors import ApiError
 from archwright.serving.http.http_response import JSON_CONTENT_TYPE, PHASE_FIRST_TOKEN, HeaderField
 from archwright.serving.providers.protocol import EngineRequest
-from archwright.serving.requests.output_shortening import is_single, shorten_output
 from archwright.serving.requests.request_validation import GenerationRequest
 from archwright.serving.routing.attempts import Attempts, start_attempts
 from archwright.serving.routing.replica import Replica

@@ -8,7 +8,7 @@ import pytest
 from tests.serving.conftest import directory, endpoint
 
 from archwright.contract.record import replace
-from archwright.serving.requests.output_shortening import is_single, shorten_output
+from archwright.serving.admission.output_shortening import is_single, shorten_output
 from archwright.serving.requests.request_validation import GenerationRequest, validate_chat
 
 MESSAGES = [{"role": "user", "content": "Why?"}]
