@@ -295,4 +295,12 @@ def test_a_lost_race_for_the_pepper_keeps_the_winners(tmp_path: Path, monkeypatc
 
 def test_records_carry_no_more_than_needed() -> None:
     fields = {"id", "tenant", "role", "name", "prefix", "digest", "created_at", "user", "expires_at"}
-    assert set(KeyRecord.__struct_fields__) == fields | {"rpm", "tpm", "budget_usd", "period", "prev", "mac"}
+    assert set(KeyRecord.__struct_fields__) == fields | {
+        "rpm",
+        "tpm",
+        "budget_usd",
+        "period",
+        "parallel",
+        "prev",
+        "mac",
+    }

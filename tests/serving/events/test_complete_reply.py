@@ -98,7 +98,7 @@ def test_what_is_no_whole_answer_is_none(platform: Platform, place: Place) -> No
     ):
         place.script = broken
         reply = platform.chat(stream=True)
-        assert (reply.status, reply.headers["content-type"]) == (503, "application/json"), broken
+        assert reply.status in (502, 503) and reply.headers["content-type"] == "application/json", broken
     place.script = whole(one(), usage={"prompt_tokens": 3, "completion_tokens": 900_000})
     reply = platform.chat(platform.made_key("bounded", tpm=1_000_000), stream=True, max_tokens=10)
     assert (reply.status, reply.error["code"]) == (429, "insufficient_quota"), "exceeds the reservation"
