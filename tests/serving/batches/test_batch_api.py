@@ -16,6 +16,7 @@ from tests.serving.official_clients import openai_client
 
 from archwright.serving.batches.batch_api import clean_filename
 from archwright.serving.batches.batch_store import BatchStore
+from archwright.serving.batches.open_batches import list_open_batches
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform
@@ -137,6 +138,7 @@ def test_requests_about_files_and_batches_count_against_rates(null: Platform) ->
         with pytest.raises(openai.RateLimitError, match="4 requests per minute"):
             for _ in range(3):
                 batches.create(write_lines(1, max_tokens=-1))
+    null.until(lambda: not list_open_batches(null.home))  # no result file is added later
     before = len([*null.home.batches.glob("acme/*.jsonl")])
     form = b'--x\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--x--\r\n'
     headers = {"content-type": "multipart/form-data; boundary=x"}
