@@ -3,11 +3,14 @@
 A file, socket or process that nobody closed warns when it is destroyed (ResourceWarning). Reference counting destroys
 most of them at once, but an object in a cycle, or held by the traceback of a failure, waits for a garbage collection,
 which may run during any later test. So objects are collected at the end of the test, and of the file, that made them.
+
+A test that leaves another umask fails too: files that a later test makes for another user would be closed to that user.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Iterator
 
@@ -23,12 +26,21 @@ def collect_leaks_of_test(request: pytest.FixtureRequest) -> Iterator[None]:
 
     As the first fixture of a test it is the last to be torn down.
     """
+    umask = read_umask()
     yield
     if isinstance(request.node, pytest.Function):
         request.node.funcargs.clear()  # their fixtures have ended
     if hasattr(sys, "last_value"):  # the traceback of a failure, for debuggers
         del sys.last_type, sys.last_value, sys.last_traceback
     gc.collect(YOUNG)
+    left = os.umask(umask)
+    assert left == umask, f"the test left the umask {left:#o} instead of {umask:#o}"
+
+
+def read_umask() -> int:
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 @pytest.fixture(scope="module", autouse=True)

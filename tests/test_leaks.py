@@ -1,4 +1,4 @@
-"""A file or process that a test leaves open fails this test, and not a later test."""
+"""A file or process that a test leaves open, or another umask, fails this test, and not a later test."""
 
 from __future__ import annotations
 
@@ -52,6 +52,15 @@ def test_borrows(held):
 def test_leaks(held):
     gc.collect()
 """
+OF_A_UMASK = """
+import os
+
+def test_leaks():
+    os.umask(0o123)
+
+def test_innocent():
+    pass
+"""
 INNOCENT = """
 import gc
 
@@ -62,11 +71,18 @@ def test_of_the_next_file():
 
 @pytest.mark.process
 @pytest.mark.parametrize(
-    ("code", "passed", "failed"),
-    [(IN_A_CYCLE, 3, 0), (IN_A_FAILURE, 2, 1), (OF_A_FILE, 3, 0)],
-    ids=["in a cycle", "in a failure", "of a file"],
+    ("code", "passed", "failed", "said"),
+    [
+        (IN_A_CYCLE, 3, 0, "ResourceWarning: "),
+        (IN_A_FAILURE, 2, 1, "ResourceWarning: "),
+        (OF_A_FILE, 3, 0, "ResourceWarning: "),
+        (OF_A_UMASK, 3, 0, "the test left the umask 0o123 instead of "),
+    ],
+    ids=["in a cycle", "in a failure", "of a file", "of a umask"],
 )
-def test_a_leak_is_charged_to_the_test_that_caused_it(tmp_path: Path, code: str, passed: int, failed: int) -> None:
+def test_a_leak_is_charged_to_the_test_that_caused_it(
+    tmp_path: Path, code: str, passed: int, failed: int, said: str
+) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_a.py").write_text(LEAK + code)
     (tmp_path / "test_b.py").write_text(INNOCENT)
@@ -77,6 +93,6 @@ def test_a_leak_is_charged_to_the_test_that_caused_it(tmp_path: Path, code: str,
     )
     charged = re.findall(r"^ERROR test_\w\.py::(\w+)", done.stdout, re.MULTILINE)
     assert charged == ["test_leaks"], done.stdout
-    assert "ResourceWarning: " in done.stdout
+    assert said in done.stdout
     counts = [int(count) for count in re.findall(r"(\d+) (?:passed|failed)", done.stdout.splitlines()[-1])]
     assert sorted(counts) == sorted(count for count in (passed, failed) if count), done.stdout

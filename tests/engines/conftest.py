@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -45,6 +46,15 @@ async def wait_until_ready(client: EngineClient) -> None:
     await client.close()
 
 
+def claim_socket_here(home: Home, name: str) -> None:
+    """Claim an engine's socket in the process of the tests, which keeps its umask."""
+    before = os.umask(0o077)
+    try:
+        claim_socket(home, name)
+    finally:
+        os.umask(before)
+
+
 def serve_until_done(serve: Callable[..., None], home: Home, config: EngineConfig, act: Act) -> tuple[Any, list[str]]:
     """Run an engine as its process does, until `act` is through. Returns its result and the events of the journal."""
     journal, result = io.StringIO(), []
@@ -54,7 +64,7 @@ def serve_until_done(serve: Callable[..., None], home: Home, config: EngineConfi
         result.append(await act(client))
         await client.close()
 
-    claim_socket(home, config.socket)
+    claim_socket_here(home, config.socket)
     serve(config, home, Journal("engine", journal), wait)
     return result[0], [json.loads(line)["event"] for line in journal.getvalue().splitlines()]
 

@@ -18,7 +18,6 @@ from archwright.contract.record import replace
 from archwright.engines import llamacpp
 from archwright.engines.llamacpp import load_library
 from archwright.engines.llamacpp_checks import explain_failure, read_available_memory
-from archwright.engines.unix_socket import claim_socket
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
 from archwright.journal import Journal
@@ -33,7 +32,7 @@ from ..tools.gguf_models import (
     write_adapter,
     write_encoder,
 )
-from .conftest import SMALL_MODEL, Child, make_config
+from .conftest import SMALL_MODEL, Child, claim_socket_here, make_config
 
 CONFIG = make_config("llamacpp", socket="inside", context_tokens=128, model_sha256=SMALL_MODEL.sha256)
 
@@ -90,7 +89,7 @@ def test_what_cannot_be_loaded_is_said_and_leaves_no_socket(
         write_adapter(path, architecture, width)
     else:
         write_encoder(path, PoolingType.CLS, architecture)
-    claim_socket(model_home, config.socket)
+    claim_socket_here(model_home, config.socket)
     with refuses(code, said):
         llamacpp.serve(config, model_home, Journal("x", io.StringIO()))
     assert not model_home.socket(config.socket).exists()
