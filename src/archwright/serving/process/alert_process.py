@@ -134,7 +134,7 @@ class AlertSender:
 
 
 def main(arguments: Sequence[str]) -> int:
-    home, config = Home(arguments[0]), read_config(Path(arguments[1]))
+    home, config = Home(arguments[0]), read_config(Path(arguments[1]), opens_tls_files=False)
     journal = Journal("alerts")
     if config.alerts is None:
         return 0

@@ -78,4 +78,6 @@ class ConfigWatcher:
 
     def _read_config(self) -> GatewayConfig:
         """Read this worker's part of the configuration, for the number of workers of the last start or reload."""
-        return split_among_workers(replace(read_config(self._file), workers=self._gateway.config.workers))
+        return split_among_workers(
+            replace(read_config(self._file, opens_tls_files=False), workers=self._gateway.config.workers)
+        )

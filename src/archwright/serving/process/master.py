@@ -3,7 +3,7 @@
 Design: the workers share the master's listening sockets, so no connection is refused between an old and a new worker.
 On SIGHUP the master reads the configuration again and starts new workers. When all new workers take requests, the old
 workers finish their requests and exit. SIGUSR2 does the same with new code (upgrade.py). SIGTERM ends all workers in
-order. Reservations of a dead worker are freed at
+order. A renewed certificate needs no signal (settings/tls.py). Reservations of a dead worker are freed at
 the next refusal (access/accounts.py). The master has no thread and opens no table, since workers are forks of it.
 """
 
@@ -31,6 +31,7 @@ from archwright.serving.process.config_reload import ServedRevision, served_revi
 from archwright.serving.process.upgrade import execute_new_code, keep_private, start_trial
 from archwright.serving.process.worker import HAND_OVER_SIGNAL, WorkerContext, run_worker
 from archwright.serving.settings.config import GatewayConfig, bind_listener, read_config, split_among_workers
+from archwright.serving.settings.tls import ServedCertificate
 
 READY_TIMEOUT_S = 30.0
 POLL_INTERVAL_S = 0.2
@@ -112,6 +113,13 @@ class ListeningSockets:
             self.admin.close()
 
 
+def open_certificate(config: GatewayConfig) -> ServedCertificate | None:
+    """Return the certificate of the ports, None without TLS. Raises OperateError AW-OPS-12."""
+    if config.tls_certificate and config.tls_key:
+        return ServedCertificate(config.tls_certificate, config.tls_key)
+    return None
+
+
 def _open_socket(descriptor: int) -> socket.socket:
     found = socket.socket(fileno=descriptor)
     found.setblocking(False)
@@ -155,6 +163,8 @@ class Master:
         self._alerts: Popen[bytes] | None = None
         self._alerts_start_at = 0.0
         self._trial: Popen[bytes] | None = None
+        self._certificate = self._certificate_before = open_certificate(config)
+        self._certificate_due_at = 0.0
 
     def adopt(self, parts: MasterParts) -> None:
         """Take over the workers of this process's older program; `start` then starts workers of this program."""
@@ -211,6 +221,7 @@ class Master:
         self._is_upgrade_wanted |= signal.SIGUSR2 in self._signals
         self._signals.clear()
         self._upgrade()
+        self._follow_certificate()
         for worker, status in self._reap():
             self._handle_lost_worker(worker, status)
         if self._ready_by is not None:
@@ -219,6 +230,17 @@ class Master:
             self._start_at = time.monotonic() + BACKOFF_LIMIT_S
         self._try_system_call(self._write_served_revision)
         self._try_system_call(self._keep_alerts)
+
+    def _follow_certificate(self) -> None:
+        """Report a renewed certificate, which workers read by themselves, and keep it for workers that start later."""
+        if self._certificate is None or time.monotonic() < self._certificate_due_at:
+            return
+        self._certificate_due_at = time.monotonic() + self._config.limits.health_s
+        try:
+            if self._certificate.refresh():
+                self._journal.info("certificate renewed", file=self._certificate.certificate)
+        except OperateError as error:
+            self._journal.error("certificate not renewed", **error.as_dict())
 
     def _keep_alerts(self) -> None:
         """Start the process that sends alerts, if alerts are set up and it does not run."""
@@ -304,6 +326,7 @@ class Master:
                     since=self._since,
                     master=master,
                     restarts=tuple(self._restarts),
+                    certificate=self._certificate,
                 )
                 run_worker(split_among_workers(self._config), self._file, self._home, context, journal)
         except ArchwrightError as error:
@@ -355,11 +378,13 @@ class Master:
         try:
             with boundary("reload"):
                 config = read_config(self._file)
+                certificate = open_certificate(config)
         except ArchwrightError as error:
             self._journal.error("reload failed", **error.as_dict())
             return
         self._end_alerts()
         self._before, self._config = self._config, config
+        self._certificate_before, self._certificate = self._certificate, certificate
         self._generation += 1
         self._ready_by = time.monotonic() + READY_TIMEOUT_S
         self._journal.info("reloading", workers=config.workers)
@@ -404,6 +429,7 @@ class Master:
             self._signal_workers(new, signal.SIGKILL)
             self._ready_by = None
             self._config, self._generation = self._before, self._generation - 1
+            self._certificate = self._certificate_before
             self._journal.error("reload failed", message="the new workers did not start; the old workers stay")
 
     def _signal_workers(self, workers: list[WorkerProcess], how: signal.Signals) -> None:

@@ -39,18 +39,18 @@ from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.http.connection import HttpServer
 from archwright.serving.http.http_response import ResponseBuffer
 from archwright.serving.http.listener import Listener, drain_connections, hand_over_connections
+from archwright.serving.process.certificate_follower import CertificateFollower
 from archwright.serving.process.config_reload import ConfigWatcher, ServedRevision, read_served_revision
 from archwright.serving.process.dispatcher import Dispatcher
 from archwright.serving.process.routes import LINE_ROUTES, find_admin_route
-from archwright.serving.process.tls import create_tls_context, read_expiration
 from archwright.serving.settings.config import GatewayConfig
 from archwright.serving.settings.engine_secrets import read_store_url
+from archwright.serving.settings.tls import ServedCertificate
 from archwright.store import Store
 
 MAX_OPEN_FILES = 65_536
 RESERVED_FILES = 128  # beside connections; an idle worker has about 30 open
 GC_THRESHOLD = 20_000
-DAY_S, EXPIRATION_WARNING_DAYS = 86_400, 30
 THREAD_SWITCH_S = 0.0005
 CLOSE_TIMEOUT_S = 0.4  # for threads and the ledger after the requests; the master kills the worker a little later
 # Measured by the supervisor, exported by this process.
@@ -63,7 +63,8 @@ class WorkerContext(NamedTuple):
     """From the master. The pipe `life` closes with it, `parent` with what restarts it (None: nothing does).
 
     The pipe `reports` takes reports; `since`: gateway's start; `master`: its number, which a worker cannot ask once it
-    is gone. `restarts`: the processes that started again since the last worker started."""
+    is gone. `restarts`: the processes that started again since the last worker started.
+    `certificate`: what the ports show, without it they speak plain HTTP."""
 
     bound: socket.socket
     admin: socket.socket | None
@@ -73,6 +74,7 @@ class WorkerContext(NamedTuple):
     since: float
     master: int
     restarts: tuple[str, ...] = ()
+    certificate: ServedCertificate | None = None
 
 
 class _BoundedExecutor(ThreadPoolExecutor):
@@ -114,8 +116,7 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, context: WorkerCon
     accounting = CostAccounting(accounts, keys, journal, cache, OutputLengths())
     authorizer = RequestAuthorizer(keys, AuditLog(ledger), exposition)
     supervisor = ObservationExporter(store, Exposition(), SUPERVISOR_METRICS, since=context.since)
-    if config.tls_certificate:
-        _report_expiration(config.tls_certificate, supervisor.exposition, journal)
+    follower = CertificateFollower(context.certificate, supervisor.exposition, journal)
     recorders = Recorders(ledger, exposition, traces, supervisor)
     gateway = GatewayContext(config, home, authorizer, recorders, accounting, journal)
     # Objects that exist now live as long as the process. A request makes some hundred objects and no cycle. With the
@@ -128,7 +129,7 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, context: WorkerCon
     changes = ConfigWatcher(gateway, file, lambda note: os.write(context.reports, msgspec.json.encode(note) + b"\n"))
     try:
         life = WorkerLife(context, partial(read_served_revision, home, file.stem), journal)
-        uvloop.run(_serve_until_stopped(gateway, Dispatcher(gateway, changes), context, life))
+        uvloop.run(_serve_until_stopped(gateway, Dispatcher(gateway, changes), context, life, follower=follower))
     finally:
         ledger.close(CLOSE_TIMEOUT_S)
         for part in (traces, exposition, store, table, cache):
@@ -184,7 +185,12 @@ class WorkerLife:
 
 
 async def _serve_until_stopped(
-    gateway: GatewayContext, app: Dispatcher, context: WorkerContext, life: WorkerLife
+    gateway: GatewayContext,
+    app: Dispatcher,
+    context: WorkerContext,
+    life: WorkerLife,
+    *,
+    follower: CertificateFollower,
 ) -> None:
     """Serve until a signal or the master's end, then finish running requests."""
     config, loop = gateway.config, asyncio.get_running_loop()
@@ -195,16 +201,17 @@ async def _serve_until_stopped(
     if context.admin is not None:
         manager = Dispatcher(gateway, find=find_admin_route, shared=False)
         servers[context.admin] = HttpServer(manager, outbox, config.trusted_proxies)
-    tls = None
-    if config.tls_certificate and config.tls_key:
-        tls = create_tls_context(config.tls_certificate, config.tls_key)
+    certificate = context.certificate
+    tls = None if certificate is None else certificate.context
     batches = BatchRunner(gateway, outbox, LINE_ROUTES)
     async with app.run_background_tasks(*servers.values()), batches.run():
         listeners = [Listener(bound, server, tls) for bound, server in servers.items()]
         for listener in listeners:
             listener.open()
+        renewals = loop.create_task(follower.follow(listeners, config.limits.health_s))
         gateway.journal.info("listening", port=context.bound.getsockname()[1], host=config.host, tls=tls is not None)
         await life.over.wait()
+        renewals.cancel()
         batches.stop()
         for listener in listeners:
             listener.close()
@@ -221,20 +228,6 @@ def _is_content_traced(keys: KeyStore, tenant: str) -> bool:
     except StoreError:
         return False
     return keys.is_content_traced(tenant)
-
-
-def _report_expiration(certificate: str, exposition: Exposition, journal: Journal) -> None:
-    """Report the end of the certificate as a metric, and warn if it is near. A reload reads a renewed certificate."""
-    try:
-        end = read_expiration(certificate)
-    except ValueError as error:  # stricter than the TLS library about some fields
-        journal.warning("the end of the TLS certificate cannot be read", message=str(error))
-        return
-    exposition.record("tls_expiration", {"process": "gateway"}, end)
-    days = (end - time.time()) / DAY_S
-    if days < EXPIRATION_WARNING_DAYS:
-        hint = "renew it, then send SIGHUP to the gateway"
-        journal.warning("the TLS certificate expires soon", days=round(days, 1), hint=hint)
 
 
 def _fit_connections(config: GatewayConfig, journal: Journal) -> ClientLimits:

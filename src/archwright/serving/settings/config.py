@@ -8,10 +8,8 @@ is used, so a running gateway keeps its table if a new one is invalid.
 import ipaddress
 import itertools
 import math
-import os
 import re
 import socket
-import ssl
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -47,8 +45,9 @@ from archwright.serving.settings.engine_fields import (
     rules_of_engine,
     takes_cache_salt,
 )
-from archwright.serving.settings.engine_secrets import COMMAND_KEY, describe_exposure
+from archwright.serving.settings.engine_secrets import COMMAND_KEY
 from archwright.serving.settings.prices import OtherPrices, Prices, build_prices, find_price_problem
+from archwright.serving.settings.tls import create_tls_context
 
 BACKLOG = 512
 _ORIGIN = re.compile(r"https?://(?:\[[0-9a-f:]+\]|[a-z0-9.-]+)(?::[0-9]{1,5})?")
@@ -278,8 +277,10 @@ class GatewayConfig(Record):
         return f"{scheme}://{host}:{self.port}/v1"
 
 
-def read_config(path: Path) -> GatewayConfig:
-    """Read and check a configuration file. Raises OperateError (AW-OPS-10 to AW-OPS-14)."""
+def read_config(path: Path, *, opens_tls_files: bool = True) -> GatewayConfig:
+    """Read and check a configuration file. Raises OperateError (AW-OPS-10 to AW-OPS-14).
+
+    `opens_tls_files` False: for a process that needs none of them, which may be half renewed."""
     try:
         config = msgspec.json.decode(path.read_bytes(), type=GatewayConfig)
     except OSError as error:
@@ -288,11 +289,11 @@ def read_config(path: Path) -> GatewayConfig:
         hint = "start the gateway with `archwright up` or `archwright serve`, which write this file"
         message = f"not a gateway configuration: {error}"
         raise _invalid("AW-OPS-10", message, hint, str(path)) from error
-    check_config(config, str(path))
+    check_config(config, str(path), opens_tls_files=opens_tls_files)
     return config
 
 
-def check_config(config: GatewayConfig, file: str = "") -> None:
+def check_config(config: GatewayConfig, file: str = "", *, opens_tls_files: bool = True) -> None:
     """Raise OperateError if required TLS is missing or the configuration cannot serve requests."""
     if not is_loopback(config.host) and not (config.tls_certificate and config.tls_key):
         hint = "set tls_certificate and tls_key, or listen on 127.0.0.1"
@@ -300,17 +301,8 @@ def check_config(config: GatewayConfig, file: str = "") -> None:
     if bool(config.tls_certificate) != bool(config.tls_key):
         hint = "set both tls_certificate and tls_key, or neither"
         raise _invalid("AW-OPS-12", "only one of tls_certificate and tls_key is set", hint, file, "tls_key")
-    if config.tls_certificate and config.tls_key:
-        try:
-            if exposure := describe_exposure(os.stat(config.tls_key)):
-                raise _invalid(
-                    "AW-OPS-12", f"the TLS key {exposure}", f"run: chmod 600 {config.tls_key}", config.tls_key
-                )
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config.tls_certificate, config.tls_key)
-        except OSError as error:  # ssl.SSLError is one
-            hint = "set a PEM certificate (chain) and its unencrypted private key"
-            message = f"the TLS certificate and key are not usable: {error.strerror or str(error)}"
-            raise _invalid("AW-OPS-12", message, hint, config.tls_certificate) from error
+    if config.tls_certificate and config.tls_key and opens_tls_files:
+        create_tls_context(config.tls_certificate, config.tls_key)
     name, problem = find_invalid_limit(config.limits)
     _raise_problem(problem, f"limits.{name}", file)
     for index, network in enumerate(config.trusted_proxies):
