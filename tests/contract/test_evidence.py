@@ -43,7 +43,7 @@ SHORT = {
             "requests",
             "share",
             '1 - (sum(increase({requests}{workload="chat",status=~"failed|rejected"}[45s])) or vector(0))'
-            " / sum(increase({requests}{chat}[45s]))",
+            ' / sum(increase({requests}{workload="chat",status!="limited"}[45s]))',
         ),
         ("peak_memory_bytes", "max", "max_over_time(sum({memory}{chat})[45s:1s])"),
         ("peak_memory_bytes", "mean", "avg_over_time(sum({memory}{chat})[45s:1s])"),
@@ -64,7 +64,7 @@ def test_promql(metric: str, statistic: evidence.Statistic, expected: str) -> No
 def test_the_share_of_all_requests_needs_no_labels() -> None:
     assert query("requests", "share", {}).promql() == (
         '1 - (sum(increase(archwright_requests_total{status=~"failed|rejected"}[45s])) or vector(0))'
-        " / sum(increase(archwright_requests_total[45s]))"
+        ' / sum(increase(archwright_requests_total{status!="limited"}[45s]))'
     )
     assert evidence.determine_verdict("requests", within_factor(0.9, 1.01, "share"), 0.95) == "better"
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from archwright.contract.contention import Contention
 from archwright.contract.estimate import Estimate
-from archwright.contract.metrics import FAILED_STATUSES, METRIC_BY_QUANTITY
+from archwright.contract.metrics import FAILED_STATUSES, LIMITED_STATUS, METRIC_BY_QUANTITY
 from archwright.contract.record import Record
 
 Statistic = Literal["p50", "p95", "p99", "mean", "max", "last", "rate", "share"]
@@ -37,7 +37,8 @@ class Query(Record):
     """A measurement to take, evaluated from our own observations or rendered to PromQL.
 
     PromQL is never parsed. `phase` names the load under which the measurement counts ("peak", "closed"; "" is any).
-    "share" is the share of requests that were answered or were refused for a reason of the client's own.
+    "share" is the share of requests that were answered or were refused for a reason of the client's own. Requests that
+    a limit of their caller refused are not among them.
     """
 
     metric: str
@@ -56,10 +57,10 @@ class Query(Record):
         metric = METRIC_BY_QUANTITY[self.metric]
         if self.statistic == "share":
             # A status that no request ended with has no series yet and counts as 0.
-            lost = f'status=~"{"|".join(FAILED_STATUSES)}"'
-            narrowed = f"{selector[:-1]},{lost}}}" if selector else f"{{{lost}}}"
-            failed = f"(sum(increase({name}{narrowed}[{window}])) or vector(0))"
-            return f"1 - {failed} / sum(increase({name}{selector}[{window}]))"
+            lost = _narrow(selector, f'status=~"{"|".join(FAILED_STATUSES)}"')
+            counted = _narrow(selector, f'status!="{LIMITED_STATUS}"')
+            failed = f"(sum(increase({name}{lost}[{window}])) or vector(0))"
+            return f"1 - {failed} / sum(increase({name}{counted}[{window}]))"
         if metric.kind == "histogram":
             # Read quantiles and the largest bucket (max) from the buckets, mean and rate from sum and count.
             total = f"sum(increase({name}_sum{selector}[{window}]))"
@@ -98,6 +99,11 @@ class Query(Record):
         if METRIC_BY_QUANTITY[self.metric].kind == "histogram":
             return f"sum(increase({name}_count{selector}[{window}]))"
         return f"sum(count_over_time({name}{selector}[{window}]))"
+
+
+def _narrow(selector: str, matcher: str) -> str:
+    """Return the selector with one more matcher."""
+    return f"{selector[:-1]},{matcher}}}" if selector else f"{{{matcher}}}"
 
 
 def escape_label_value(value: str) -> str:

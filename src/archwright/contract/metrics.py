@@ -37,10 +37,13 @@ class Metric(NamedTuple):
 REQUEST_LABELS = ("workload", "model", "pool")
 # After so many label sets of a model on a pool, further ones have "other" for this label: at most REQUEST_SETS in all.
 FOLDED_LABELS = {"tenant": 20, "http_status": 30}
-REQUEST_SETS = 30 + 6  # 6 statuses
+REQUEST_SETS = 30 + 7  # 7 statuses
 
 # Statuses of requests that got no answer for a reason other than the client's.
 FAILED_STATUSES = ("failed", "rejected")
+# Status of requests that a limit of their own caller refused. No service level counts them, neither as bad nor at all:
+# a key above its rate is no outage, and many such requests would hide one.
+LIMITED_STATUS = "limited"
 
 # quantity | name | kind | unit | labels | help
 _ROWS = """

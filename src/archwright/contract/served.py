@@ -14,11 +14,11 @@ _ID = re.compile(r"aw-([0-9a-f]{11})[0-9a-f]{13}")
 class RequestRecord(Record, array_like=True, forbid_unknown_fields=False):
     """`at` is the end, in seconds since the epoch. `model` was requested, `version` answered.
 
-    `status`: ok, refused, rejected, failed, cancelled or ended (`contract.metrics`). `cached_tokens` came from the
-    engine's prefix cache. `cost_usd` is None if the model has no price; `saved_usd` is the cost avoided by an answer
-    from the cache. `latency_s` lasts from received to last byte: `queue_s` waiting for a slot, `gateway_s` in our code,
-    `engine_s` in the engine. A `shadow` is a copy sent to another model. `operation` is OpenTelemetry's GenAI name if
-    there is one. `http_status` is what the client got: 499 if it left before, 0 in records of older releases.
+    `status`: ok, refused, limited, rejected, failed, cancelled or ended (`contract.metrics`). `cached_tokens` came from
+    the engine's prefix cache. `cost_usd` is None if the model has no price; `saved_usd` is the cost avoided by an
+    answer from the cache. `latency_s` lasts from received to last byte: `queue_s` waiting for a slot, `gateway_s` in
+    our code, `engine_s` in the engine. A `shadow` is a copy sent to another model. `operation` is OpenTelemetry's GenAI
+    name if there is one. `http_status` is what the client got: 499 if it left before, 0 in records of older releases.
     """
 
     at: float

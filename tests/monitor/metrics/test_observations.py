@@ -63,7 +63,7 @@ def value(reading: QueryResult | None) -> float:
 
 
 def test_the_share_of_requests_that_were_answered(store: Store) -> None:
-    ended = {"ok": 6, "refused": 1, "cancelled": 1, "failed": 1, "rejected": 1}
+    ended = {"ok": 6, "refused": 1, "cancelled": 1, "failed": 1, "rejected": 1, "limited": 40}
     rows = [("chat", status) for status, count in ended.items() for _ in range(count)] + [("mail", "failed")]
     labels = ({"workload": name, "status": status} for name, status in rows)
     store.append(OBSERVATIONS, [seen("requests", 95.0, 1.0, each) for each in labels])

@@ -203,7 +203,7 @@ def test_a_cached_response_takes_one_transaction_and_no_task(
     assert cached_stand.chat()[0] == 429, "both count as requests"
     records = read_served(cached_stand.store, Home(tmp_path))
     found = sorted((one.status, one.cache, one.cost_usd, one.saved_usd) for one in records)
-    assert found == [("ok", "hit", 0.0, 0.25)] * 2 + [("rejected", "off", None, 0.0)]
+    assert found == [("limited", "off", None, 0.0)] + [("ok", "hit", 0.0, 0.25)] * 2
 
 
 def test_a_cached_response_holds_no_tokens(cached_stand: Stand) -> None:

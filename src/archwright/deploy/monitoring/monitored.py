@@ -7,7 +7,7 @@ A document in templates/monitoring/rules is a group: `file` names it, `object` l
 from typing import Any, NamedTuple
 
 from archwright.catalog.catalog import Catalog
-from archwright.contract.metrics import FAILED_STATUSES, METRICS
+from archwright.contract.metrics import FAILED_STATUSES, LIMITED_STATUS, METRICS
 from archwright.deploy.deployment import Deployment
 from archwright.deploy.monitoring.dashboards import Dashboard, build_dashboards
 from archwright.deploy.monitoring.watched import BURN_RATES, WINDOWS, Watched, collect_watched
@@ -59,8 +59,8 @@ def build_monitoring(context: TemplateContext, deployment: Deployment, catalog: 
 def build_scope(context: TemplateContext, watched: Watched) -> dict[str, object]:
     """Return the names that rules and panels use. `m`: our series by quantity."""
     names = {metric.quantity: metric.name for metric in METRICS}
-    more = {"m": names, "failed": "|".join(FAILED_STATUSES), "rates": BURN_RATES, "windows": WINDOWS}
-    return {**context, "watched": watched, **more}
+    statuses = {"failed": "|".join(FAILED_STATUSES), "limited": LIMITED_STATUS}
+    return {**context, "watched": watched, "m": names, **statuses, "rates": BURN_RATES, "windows": WINDOWS}
 
 
 def build_rule_groups(context: TemplateContext) -> tuple[RuleGroup, ...]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import sum_estimates
 from archwright.contract.evidence import HIGHER_IS_BETTER, Prediction, Query, Statistic, escape_label_value
-from archwright.contract.metrics import METRIC_BY_QUANTITY
+from archwright.contract.metrics import LIMITED_STATUS, METRIC_BY_QUANTITY
 from archwright.contract.plan import LoadSpec, Option, Plan
 from archwright.contract.record import replace
 from archwright.deploy.deployment import Deployment, PoolDeployment
@@ -72,6 +72,11 @@ class ServiceLevel(NamedTuple):
     stated: float
     reason: str
     predictions: tuple[str, ...]
+
+    @property
+    def counted(self) -> str:
+        """Select the requests of which a share may be bad: all in a histogram of answers, else not the limited ones."""
+        return self.selector if self.bound else f'{self.selector},status!="{LIMITED_STATUS}"'
 
     def find_threshold(self, rate: BurnRate) -> float:
         """Return the share of bad requests that uses the budget at this rate; above 0.9 it would never be reached."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from archwright.contract.evidence import Query
-from archwright.contract.metrics import FAILED_STATUSES, METRIC_BY_QUANTITY
+from archwright.contract.metrics import FAILED_STATUSES, LIMITED_STATUS, METRIC_BY_QUANTITY
 from archwright.contract.percentile import percentile
 from archwright.contract.record import Record
 from archwright.errors import ArchwrightError, boundary
@@ -213,14 +213,15 @@ def _select_requests(store: Store, query: Query, until: float, home: Home | None
 
 
 def _compute_share(points: Sequence[_Sample], query: Query) -> QueryResult | None:
-    """Return the share of increments without a failed status."""
+    """Return the share of increments without a failed status, among those that a service level counts."""
     labels_of = {point.series: msgspec.json.decode(point.series, type=dict[str, str]) for point in points}
-    failing = {series for series, labels in labels_of.items() if labels.get("status") in FAILED_STATUSES}
-    total = math.fsum(point.value for point in points)
+    status_of = {series: labels.get("status") for series, labels in labels_of.items()}
+    counted = [point for point in points if status_of[point.series] != LIMITED_STATUS]
+    total = math.fsum(point.value for point in counted)
     if total <= 0:
         return None
-    failed = math.fsum(point.value for point in points if point.series in failing)
-    return QueryResult(value=1 - failed / total, unit="share", samples=len(points), window_s=query.window_s)
+    failed = math.fsum(point.value for point in counted if status_of[point.series] in FAILED_STATUSES)
+    return QueryResult(value=1 - failed / total, unit="share", samples=len(counted), window_s=query.window_s)
 
 
 def _compute_statistic(query: Query, values: Sequence[float]) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from archwright.contract.decision import Section, SectionLine
 from archwright.contract.evidence import escape_label_value
-from archwright.contract.metrics import METRIC_BY_QUANTITY
+from archwright.contract.metrics import FAILED_STATUSES, LIMITED_STATUS, METRIC_BY_QUANTITY
 from archwright.contract.needs import TEXT_KINDS, Workload
 from archwright.contract.plan import Pool
 from archwright.plan.accounting.fleet import ChosenOption
@@ -80,8 +80,8 @@ def _write_burn_alert(workload: Workload, target: float) -> str:
     own = f'workload="{escape_label_value(workload.name)}"'
 
     def share(window: str) -> str:
-        failed = f'sum(rate({name}{{{own},status=~"failed|rejected"}}[{window}]))'
-        return f"{failed} / sum(rate({name}{{{own}}}[{window}]))"
+        failed = f'sum(rate({name}{{{own},status=~"{"|".join(FAILED_STATUSES)}"}}[{window}]))'
+        return f'{failed} / sum(rate({name}{{{own},status!="{LIMITED_STATUS}"}}[{window}]))'
 
     bound = f"{FAST_BURN_RATE * (1 - target):.6g}"
     return f"{share(LONG_WINDOW)} > {bound} and {share(SHORT_WINDOW)} > {bound}"

@@ -35,7 +35,7 @@ from archwright.policy.cache_key import CacheKeyParts, RequestKind
 from archwright.policy.usage_limits import IMAGE_USUAL_TOKENS, UsageLimits, nearest_nusd, worst_input_tokens
 from archwright.serving.admission.output_lengths import OutputLengths
 from archwright.serving.admission.response_cache import CachedResponse, ResponseCache
-from archwright.serving.http.errors import MESSAGES_PATH, ApiError, too_many_requests
+from archwright.serving.http.errors import MESSAGES_PATH, ApiError, limit_reached, too_many_requests
 from archwright.serving.http.http_request import HttpRequest
 from archwright.serving.http.http_response import HeaderField
 from archwright.serving.http.rate_headers import build_rate_headers
@@ -314,7 +314,7 @@ class RequestCharge:
             message = "The API key was revoked or has expired. The response ends here. Use another key."
             raise ApiError(HTTPStatus.UNAUTHORIZED, message, "invalid_api_key")
         message = "The budget was lowered below the amount already spent. The response ends here. Raise the budget."
-        raise too_many_requests(message, "insufficient_quota")
+        raise limit_reached(message, "insufficient_quota")
 
     def output_limit_error(self) -> ApiError:
         message = (
@@ -452,7 +452,7 @@ def limit_exceeded(denial: LimitDenial, scopes: Sequence[LimitScope]) -> ApiErro
         message = f"Rate limit reached: this {scope} allows {allowed} {denial.limit} per minute."
     wait_s = denial.retry_after_s
     message = f"{message} {action if wait_s is None else f'Retry after {wait_s} s.'}"
-    return too_many_requests(message, code, wait_s, denial.rates)
+    return limit_reached(message, code, wait_s, denial.rates)
 
 
 class RecordedSpending:

@@ -25,7 +25,7 @@ from archwright.home import Home, write_json
 from archwright.serving.batches.open_batches import OPEN_FOLDER, OpenBatch, list_open_batches, read_model
 from archwright.serving.batches.result_file import ReadableFile
 from archwright.serving.batches.tenant_space import DATA_SUFFIX, TenantSpace, create_file
-from archwright.serving.http.errors import ApiError, bad_request, too_many_requests
+from archwright.serving.http.errors import ApiError, bad_request, limit_reached
 
 WINDOW_S, RETENTION_S = 24 * 3_600, 30 * 24 * 3_600
 MAX_OPEN_BATCHES, MAX_BATCHES = 100, 50_000
@@ -201,10 +201,10 @@ class BatchStore:
             raise bad_request("The purpose of the input file must be 'batch'.", "input_file_id", "invalid_purpose")
         if [one.tenant for _, one in list_open_batches(self._home)].count(self.tenant) >= MAX_OPEN_BATCHES:
             message = f"This tenant has {MAX_OPEN_BATCHES} batches that are not done. Retry when one is done."
-            raise too_many_requests(message, "too_many_batches")
+            raise limit_reached(message, "too_many_batches")
         if sum(1 for _ in self._folder.glob("batch_*.json")) >= MAX_BATCHES:
             message = f"This tenant created {MAX_BATCHES:,} batches in 30 days. Send more requests in each."
-            raise too_many_requests(message, "too_many_batches")
+            raise limit_reached(message, "too_many_batches")
         self.space.check_count(RESULT_FILES)
         now = self._clock()
         batch = StoredBatch(

@@ -16,7 +16,7 @@ from pathlib import Path
 from archwright.home import Home
 from archwright.monitor.wal.disk_reserve import RESERVE_BYTES, count_free_bytes
 from archwright.monitor.wal.segments import allocate_bytes
-from archwright.serving.http.errors import ApiError, service_unavailable, too_many_requests
+from archwright.serving.http.errors import ApiError, limit_reached, service_unavailable
 
 TENANT_BYTES, MAX_FILES = 2 << 30, 1_000
 MIN_FREE_BYTES = 8 * RESERVE_BYTES  # of the disk; below, no file is accepted, no line is begun, no result is stored
@@ -50,7 +50,7 @@ class TenantSpace:
         files = [name for name in os.listdir(self._folder) if name.endswith(DATA_SUFFIX)]
         if len(files) + more > MAX_FILES:
             message = f"This tenant has {MAX_FILES:,} files with those of results. Delete files that are done."
-            raise too_many_requests(message, "file_quota_exceeded")
+            raise limit_reached(message, "file_quota_exceeded")
 
     def count_bytes(self) -> int:
         """Return the bytes that count against the quota."""
@@ -70,7 +70,7 @@ class TenantSpace:
         quota_room = TENANT_BYTES - self.count_bytes()
         if needed > quota_room:
             message = f"The files and results of this tenant have {TENANT_BYTES >> 30} GiB. Delete files that are done."
-            raise too_many_requests(message, "file_quota_exceeded")
+            raise limit_reached(message, "file_quota_exceeded")
         disk_room = count_free_bytes(self._home) - MIN_FREE_BYTES
         if needed > disk_room:
             raise disk_full()

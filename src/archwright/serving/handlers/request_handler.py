@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from archwright.access.accounts import ReserveResult
+from archwright.contract.metrics import LIMITED_STATUS
 from archwright.contract.served import RequestRecord
 from archwright.errors import ArchwrightError
 from archwright.monitor.trace_exporter import TraceContent
@@ -205,7 +206,8 @@ class MeteredHandler(RequestHandler):
 def classify_failure(response: HttpResponse, error: BaseException) -> tuple[str, int]:
     """Return `status` and HTTP status of a request that did not succeed.
 
-    Stopped: cancelled (by its client), ended. Failed: refused (the client's fault), rejected (no room), failed (ours).
+    Stopped: cancelled (by its client), ended. Failed: refused (the client's fault), limited (by a limit of the caller),
+    rejected (no room), failed (ours).
     """
     if not isinstance(error, ArchwrightError):
         if response.stop_error is None:
@@ -213,7 +215,10 @@ def classify_failure(response: HttpResponse, error: BaseException) -> tuple[str,
                 return "cancelled", CLIENT_CLOSED_STATUS
             return "ended", early_end_error(response.stop_reason or SHUTDOWN, response.limits).status
         error = response.stop_error
-    status = to_api_error(error).status
+    refusal = to_api_error(error)
+    status = refusal.status
+    if refusal.is_callers_limit:
+        return LIMITED_STATUS, status
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return "rejected", status
     return "failed" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "refused", status

@@ -6,7 +6,7 @@ Design: each limit has bounds, so that no setting blocks all clients and no wait
 from collections import Counter
 
 from archwright.contract.record import Record
-from archwright.serving.http.errors import service_unavailable, too_many_requests
+from archwright.serving.http.errors import limit_reached, service_unavailable
 
 
 class ClientLimits(Record):
@@ -118,7 +118,7 @@ class BodyQuota:
         # A single body never exceeds a limit: its client would retry for ever.
         if totals.tenants[tenant] > max(size, limits.tenant_bytes):
             message = f"This tenant has too many large requests in flight (limit: {limits.tenant_bytes} bytes)."
-            raise too_many_requests(f"{message} {_RETRY}", "rate_limit_exceeded", 1)
+            raise limit_reached(f"{message} {_RETRY}", "rate_limit_exceeded", 1)
         if totals.all > max(size, limits.total_bytes):
             message = f"The gateway has too many large requests in flight (limit: {limits.total_bytes} bytes)."
             raise service_unavailable(f"{message} {_RETRY}", "overloaded", 1)

@@ -49,9 +49,11 @@ _LOCATION = re.compile(r"(?:(?<!\w)\w++://\S+|unix:\S+|(?<![\w.])/(?:[\w.\-]+/)*
 class ApiError(ArchwrightError):
     """A request that is not served; `status` and `openai_code`, a code of the OpenAI interface, state the reason.
 
-    `rates`: limits and levels of the caller whose limit has no room."""
+    `rates`: limits and levels of the caller whose limit has no room. `is_callers_limit`: a limit of the caller refused
+    the request, no lack of capacity."""
 
     rates: Rates = ()
+    is_callers_limit = False
 
     def __init__(
         self,
@@ -127,6 +129,13 @@ def unknown_model(model: str, scope: str = "") -> ApiError:
 def too_many_requests(message: str, code: str, retry_after_s: int | None = None, rates: Rates = ()) -> ApiError:
     error = ApiError(HTTPStatus.TOO_MANY_REQUESTS, message, code, retry_after_s=retry_after_s)
     error.rates = rates
+    return error
+
+
+def limit_reached(message: str, code: str, retry_after_s: int | None = None, rates: Rates = ()) -> ApiError:
+    """Return a 429 that a limit of the caller causes, such as its rate, its budget or its quota."""
+    error = too_many_requests(message, code, retry_after_s, rates)
+    error.is_callers_limit = True
     return error
 
 
