@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from tests.deploy.conftest import EXAMPLES, MadePlan
+import yaml
+from tests.deploy.conftest import EXAMPLES, MadeBundle, MadePlan
 from tests.deploy.monitoring.conftest import MadeMonitoring, Monitored
 
 from archwright.contract.metrics import METRIC_BY_QUANTITY, METRICS
@@ -24,7 +25,7 @@ CASES = [
 ]
 # Series of Prometheus itself, node_exporter and the DCGM exporter.
 FOREIGN = {
-    *("up", "ALERTS", "node_filesystem_avail_bytes", "node_cpu_seconds_total"),
+    *("up", "ALERTS", "node_filesystem_avail_bytes", "node_filesystem_size_bytes", "node_cpu_seconds_total"),
     *("node_memory_MemAvailable_bytes", "node_memory_MemTotal_bytes"),
     *("DCGM_FI_DEV_XID_ERRORS", "DCGM_FI_DEV_POWER_USAGE"),
 }
@@ -157,3 +158,43 @@ def test_an_alert_without_runbook_is_an_error(monitored: MadeMonitoring, monkeyp
 
 def test_examples_of_all_templates_are_watched(monitored: MadeMonitoring, made_plan: Callable[..., object]) -> None:
     assert {name for name, _ in CASES} == set(EXAMPLES)
+
+
+@pytest.mark.parametrize(("example", "target"), [("desk", "systemd"), ("desk", "compose"), ("startup", "kubernetes")])
+def test_a_stopped_engine_raises_an_alert_on_every_target(monitored: MadeMonitoring, example: str, target: str) -> None:
+    """The series is the gateway's, so engines on sockets and pools that nobody asks at night are seen too."""
+    made = monitored(example, target)
+    pools = {watch.name for watch in made.monitoring.watched.pools}
+    alerts = [alert for alert in made.alerts if alert["alert"] == "NoReadyReplica"]
+    assert {alert["labels"]["pool"] for alert in alerts} == pools != set()
+    assert all(alert["labels"]["severity"] == "page" for alert in alerts)
+
+
+def test_a_faster_burn_silences_the_slower_ones_of_its_service_level(made_bundle: MadeBundle) -> None:
+    files = made_bundle("desk", "systemd").files
+    config = yaml.load(files["monitoring/alertmanager.yml"].text, yaml.CSafeLoader)
+    burns = [rule for rule in config["inhibit_rules"] if 'alertname="ErrorBudgetBurn"' in rule["source_matchers"]]
+    assert [(rule["source_matchers"][1], rule["target_matchers"][1], rule["equal"]) for rule in burns] == [
+        ('window="1h"', 'window=~"6h|3d"', ["slo"]),
+        ('window="6h"', 'window=~"3d"', ["slo"]),
+    ]
+    assert "slo" in config["route"]["group_by"]
+
+
+def test_the_objects_of_the_operator_say_the_same(made_bundle: MadeBundle) -> None:
+    files = made_bundle("startup", "kubernetes").files
+    text = next(file.text for path, file in files.items() if path.endswith("base/monitoring.yaml"))
+    objects = [one for one in yaml.load_all(text, yaml.CSafeLoader) if one["kind"] == "AlertmanagerConfig"]
+    (spec,) = (one["spec"] for one in objects)
+    assert "slo" in spec["route"]["groupBy"]
+    assert {
+        "sourceMatch": [
+            {"name": "alertname", "value": "ErrorBudgetBurn", "matchType": "="},
+            {"name": "window", "value": "1h", "matchType": "="},
+        ],
+        "targetMatch": [
+            {"name": "alertname", "value": "ErrorBudgetBurn", "matchType": "=~"},
+            {"name": "window", "value": "6h|3d", "matchType": "=~"},
+        ],
+        "equal": ["slo"],
+    } in spec["inhibitRules"]

@@ -16,11 +16,50 @@ from archwright.errors import InternalError
 
 SEVERITIES = frozenset({"page", "ticket", "none"})
 NOTES = ("summary", "reason", "predictions", "runbook", "command")
-# While the source fires, alerts of these names (separated by "|") with equal labels are silent.
-INHIBITIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("GatewayDown", "ErrorBudgetBurn|GatewaySeriesAbsent|PredictionOutsideBand|QueueAbovePlan", ()),
-    ("EngineDown", "EngineSeriesAbsent|QueueAbovePlan", ("pool",)),
-    ("LoadAbovePlan", "PredictionOutsideBand", ("workload",)),
+
+
+class Inhibition(NamedTuple):
+    """While `source` fires, the alerts `targets` (separated by "|") with equal labels are silent.
+
+    `source_labels`, `target_labels`: further labels of both, with the values (separated by "|") that match.
+    """
+
+    source: str
+    targets: str
+    equal: tuple[str, ...] = ()
+    source_labels: tuple[tuple[str, str], ...] = ()
+    target_labels: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def source_matchers(self) -> tuple[tuple[str, str], ...]:
+        return ("alertname", self.source), *self.source_labels
+
+    @property
+    def target_matchers(self) -> tuple[tuple[str, str], ...]:
+        return ("alertname", self.targets), *self.target_labels
+
+
+def _silence_slower_windows() -> tuple[Inhibition, ...]:
+    """A fast burn of a service level says all that its slower windows say hours later."""
+    windows = [rate.long for rate in BURN_RATES]
+    return tuple(
+        Inhibition(
+            "ErrorBudgetBurn",
+            "ErrorBudgetBurn",
+            ("slo",),
+            source_labels=(("window", window),),
+            target_labels=(("window", "|".join(windows[place:])),),
+        )
+        for place, window in enumerate(windows[:-1], 1)
+    )
+
+
+INHIBITIONS: tuple[Inhibition, ...] = (
+    Inhibition("GatewayDown", "ErrorBudgetBurn|GatewaySeriesAbsent|PredictionOutsideBand|QueueAbovePlan"),
+    Inhibition("EngineDown", "EngineSeriesAbsent|NoReadyReplica|QueueAbovePlan|UpstreamFails", ("pool",)),
+    Inhibition("NoReadyReplica", "QueueAbovePlan|UpstreamFails", ("pool",)),
+    Inhibition("LoadAbovePlan", "PredictionOutsideBand", ("workload",)),
+    *_silence_slower_windows(),
 )
 
 
@@ -41,7 +80,7 @@ class Monitoring(NamedTuple):
     watched: Watched
     groups: tuple[RuleGroup, ...]
     dashboards: tuple[Dashboard, ...]
-    inhibitions: tuple[tuple[str, str, tuple[str, ...]], ...] = INHIBITIONS
+    inhibitions: tuple[Inhibition, ...] = INHIBITIONS
     labels: dict[str, str] = LABELS
     scrape_s: int = 10
     evaluation_s: int = 10
