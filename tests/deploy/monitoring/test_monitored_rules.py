@@ -198,3 +198,16 @@ def test_the_objects_of_the_operator_say_the_same(made_bundle: MadeBundle) -> No
         ],
         "equal": ["slo"],
     } in spec["inhibitRules"]
+
+
+@pytest.mark.parametrize(
+    ("example", "target", "folder"),
+    [("desk", "systemd", "monitoring/"), ("desk", "compose", "monitoring/"), ("startup", "kubernetes", "")],
+)
+def test_each_alert_links_a_page_of_the_bundle_with_steps(
+    monitored: MadeMonitoring, made_bundle: MadeBundle, example: str, target: str, folder: str
+) -> None:
+    files = made_bundle(example, target).files
+    for alert in monitored(example, target).alerts:
+        text = files[folder + alert["annotations"]["runbook_url"]].text
+        assert text.startswith(f"# {alert['alert']}\n") and "\n3. " in text, text

@@ -74,12 +74,20 @@ class RuleGroup(NamedTuple):
     rules: tuple[dict[str, Any], ...]
 
 
+class Runbook(NamedTuple):
+    """The page of an alert, as Markdown. `file`: its path below the folder monitoring/ or the root of a bundle."""
+
+    file: str
+    text: str
+
+
 class Monitoring(NamedTuple):
     """Names of templates that package monitoring. An alert arrives within 90 s: scrape, evaluation, `for`, group."""
 
     watched: Watched
     groups: tuple[RuleGroup, ...]
     dashboards: tuple[Dashboard, ...]
+    runbooks: tuple[Runbook, ...]
     inhibitions: tuple[Inhibition, ...] = INHIBITIONS
     labels: dict[str, str] = LABELS
     scrape_s: int = 10
@@ -92,7 +100,28 @@ def build_monitoring(context: TemplateContext, deployment: Deployment, catalog: 
     watched = collect_watched(deployment, catalog, engine_url)
     scope = build_scope(context, watched)
     groups, dashboards = build_rule_groups(scope), build_dashboards(scope, deployment.name)
-    return Monitoring(watched, groups, dashboards)
+    return Monitoring(watched, groups, dashboards, build_runbooks(scope, groups))
+
+
+def build_runbooks(context: TemplateContext, groups: tuple[RuleGroup, ...]) -> tuple[Runbook, ...]:
+    """Return a page for each alert of the groups. Raises InternalError if an alert has none."""
+    steps_of = {one.file: one.value for one in expand_templates("monitoring/runbooks", context)}
+    rules = [rule for group in groups for rule in group.rules if "alert" in rule]
+    first_rules = {rule["alert"]: rule for rule in reversed(rules)}
+    missing = sorted(first_rules.keys() - steps_of.keys())
+    if missing:
+        raise InternalError("AW-INT-01", f"alerts without a runbook page: {', '.join(missing)}")
+    return tuple(_build_runbook(name, steps_of[name], first_rules[name]) for name in sorted(first_rules))
+
+
+def _build_runbook(name: str, steps: list[str], rule: dict[str, Any]) -> Runbook:
+    lines = [f"{number}. {step}" for number, step in enumerate(steps, 1)]
+    reason = rule["annotations"]["reason"]
+    return Runbook(runbook_file(name), "\n".join([f"# {name}", "", f"Why it matters: {reason}.", "", *lines, ""]))
+
+
+def runbook_file(alert: str) -> str:
+    return f"runbooks/{alert}.md"
 
 
 def build_scope(context: TemplateContext, watched: Watched) -> dict[str, object]:
@@ -116,5 +145,6 @@ def _build_rule(value: dict[str, Any]) -> dict[str, Any]:
     if labels.get("severity") not in SEVERITIES or not value.get("runbook") or not value.get("reason"):
         raise InternalError("AW-INT-01", f"the alert {value['alert']} lacks a severity, a reason or a runbook")
     notes = {name: value.get(name, "") for name in NOTES} | {"predictions": ", ".join(value.get("predictions", ()))}
+    notes["runbook_url"] = runbook_file(value["alert"])
     held = {"for": value["for"]} if "for" in value else {}
     return {"alert": value["alert"], **rule, **held, "annotations": {k: text for k, text in notes.items() if text}}
