@@ -104,6 +104,12 @@ class ApiError(ArchwrightError):
         return fields
 
 
+class CallersLimitReached(ApiError):
+    """A 429 that a limit of the caller causes."""
+
+    is_callers_limit = True
+
+
 def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
     """Return a 400: the body, or the field `param` of the body, is not valid."""
     return ApiError(HTTPStatus.BAD_REQUEST, message, code, param=param)
@@ -134,8 +140,8 @@ def too_many_requests(message: str, code: str, retry_after_s: int | None = None,
 
 def limit_reached(message: str, code: str, retry_after_s: int | None = None, rates: Rates = ()) -> ApiError:
     """Return a 429 that a limit of the caller causes, such as its rate, its budget or its quota."""
-    error = too_many_requests(message, code, retry_after_s, rates)
-    error.is_callers_limit = True
+    error = CallersLimitReached(HTTPStatus.TOO_MANY_REQUESTS, message, code, retry_after_s=retry_after_s)
+    error.rates = rates
     return error
 
 

@@ -19,14 +19,18 @@ ACCEPT_RETRY_S = 0.1  # after the system had no free file descriptor
 
 
 class Listener:
-    """Accepts connections of the non-blocking, listening socket `bound`. New connections use the present `tls`."""
+    """Accepts connections of the non-blocking, listening socket `bound`."""
 
     def __init__(self, bound: socket.socket, server: HttpServer, tls: ssl.SSLContext | None) -> None:
-        self.tls = tls
+        self._tls = tls
         self._bound = bound
         self._server = server
         self._open = False
         self._handshakes: set[asyncio.Task[None]] = set()
+
+    def use_tls(self, tls: ssl.SSLContext) -> None:
+        """Use another context for new connections."""
+        self._tls = tls
 
     def open(self) -> None:
         self._open = True
@@ -67,7 +71,7 @@ class Listener:
             self.open()
 
     async def _start_connection(self, connection: socket.socket, slot: ConnectionSlot) -> None:
-        server, tls = self._server, self.tls
+        server, tls = self._server, self._tls
         wait_s = server.limits.handshake_s if tls else None
         with suppress(OSError):  # also ssl.SSLError and the handshake's timeout
             await server.loop.connect_accepted_socket(

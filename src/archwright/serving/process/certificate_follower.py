@@ -27,7 +27,7 @@ class CertificateFollower:
         self._report_expiration(certificate)
         while True:
             for listener in listeners:
-                listener.tls = certificate.context
+                listener.use_tls(certificate.context)
             await asyncio.sleep(every_s)
             try:
                 if certificate.refresh():
