@@ -182,6 +182,8 @@ def build_context(
         "bill": list_bill(deployment, layouts),
         "deployment": deployment,
         "plan": deployment.plan,
+        # Text, since the providers of Terraform name major versions by text.
+        "database_version": catalog.components["postgresql"].version.partition(".")[0],
         "plan_text": msgspec.json.encode(deployment.plan, order="sorted").decode(),
         "option": deployment.option,
         "sites": deployment.sites,
