@@ -173,20 +173,21 @@ def test_the_images_process_answers_as_its_user(
     built: Buildah, made_bundle: MadeBundle, postgres: str, tmp_path: Path
 ) -> None:
     """The rendered gateway.json, with free ports; the database is a real PostgreSQL."""
-    config = json.loads(made_bundle("desk", "compose").files["gateway.json"].text)
+    config = json.loads(made_bundle("desk", "compose").files["config/gateway.json"].text)
     port, admin = find_free_port("127.0.0.1"), find_free_port("127.0.0.1")
-    folder = tmp_path / "gateway.json"
-    folder.write_text(json.dumps({**config, "port": port, "admin_port": admin}))
+    folder = tmp_path / "config"
+    folder.mkdir()
+    (folder / "gateway.json").write_text(json.dumps({**config, "port": port, "admin_port": admin}))
     certificate = make_certificate(tmp_path / "tls")
     sockets = Path(postgres.partition("host=")[2])
     sockets.chmod(0o711)  # the user of the image may reach the socket, not the data
-    volumes = {folder: "/etc/archwright/gateway.json:ro", certificate.parent: "/etc/archwright/tls:ro"}
+    volumes = {folder: "/etc/archwright/config:ro", certificate.parent: "/etc/archwright/tls:ro"}
     mounts = [f"--volume={source}:{target}" for source, target in {**volumes, sockets: str(sockets)}.items()]
     container = built.run("from", IMAGE)
     # buildah gives a pipe as standard input where container engines give /dev/null.
     line = ["sh", "-c", 'exec "$@" </dev/null', "sh", "python", "-P", "-m", "archwright.serving"]
     words = ["run", f"--env=ARCHWRIGHT_DATABASE_URL={postgres}", *mounts, container, "--", *line]
-    words += ["/var/lib/archwright/home", "/etc/archwright/gateway.json"]
+    words += ["/var/lib/archwright/home", "/etc/archwright/config/gateway.json"]
     trusted = ssl.create_default_context(cafile=str(certificate))
 
     def ask(path: str) -> int:

@@ -5,6 +5,8 @@ by a name under the private domain `internal`, and a hosted model under `invalid
 closed until somebody sets the address (`open_addresses`).
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +28,10 @@ STORE_URL = "env:ARCHWRIGHT_DATABASE_URL"
 # A worker holds 512 MiB of bodies, 2,048 TLS connections of 65 KB and its program; the master and the shared tables
 # need less than one more worker.
 WORKER_BYTES, MASTER_BYTES = 2**30, 2**29
+# What a running gateway applies by itself when the file has another revision (serving.process.config_reload).
+APPLIED_BY_REVISION = frozenset(("pools", "endpoints", "revision", "plan_digest"))
+# A revision is a part of the digest of its configuration, as a number that JSON keeps exactly.
+REVISION_BITS = 48
 # The gateway ends its workers this long after they should have finished, and its records are written.
 END_MARGIN_S = 10
 
@@ -47,6 +53,22 @@ class GatewayContainer(Record):
     open_addresses: dict[str, str] = {}
     port: int = PORT
     admin_port: int = ADMIN_PORT
+
+    @property
+    def restart_digest(self) -> str:
+        """The digest of the settings that only a restart applies. A change of the others restarts nothing."""
+        settings = json.loads(self.config)
+        kept = {name: value for name, value in settings.items() if name not in APPLIED_BY_REVISION}
+        return _digest(kept)[:12]
+
+    @property
+    def ray_config(self) -> str:
+        """The configuration for engines behind Ray, whose router has no /health."""
+        settings = json.loads(self.config)
+        for pool in settings["pools"]:
+            if pool["health_path"] == "/health":
+                pool["health_path"] = "/v1/models"
+        return _write_config(settings)
 
 
 def build_gateway(deployment: Deployment, engine_url: str, addresses: Mapping[str, str]) -> GatewayContainer:
@@ -84,7 +106,18 @@ def _build_config(deployment: Deployment, served: LocatedPools) -> str:
     # No proxy stands in front of the engines of this site.
     pools = [{**one, "health_path": health.get(one["name"], one["health_path"])} for one in config["pools"]]
     more = {"plan_digest": deployment.plan.digest, "limits": deployment.gateway_limits}
-    return encode_json({**config, "pools": pools, **more})
+    return _write_config({**config, "pools": pools, **more})
+
+
+def _write_config(settings: dict[str, Any]) -> str:
+    """Return the text with the revision of its own content: a running gateway applies a text with another revision."""
+    content = {**settings, "revision": 0}
+    revision = int(_digest(content), 16) % 2**REVISION_BITS
+    return encode_json({**content, "revision": revision})
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(encode_json(settings).encode()).hexdigest()
 
 
 def locate_engines(

@@ -70,7 +70,6 @@ class GatewayContext:
         self.clock: Callable[[], float] = time.time
         self.now: Callable[[], float] = time.monotonic
         self.started_at = int(self.clock())
-        self.fingerprint = f"aw-{config.plan_digest[:12]}" if config.plan_digest else ""
         self._ledger = recorders.ledger
         self.accounting = accounting
         self.home = home
@@ -103,6 +102,7 @@ class GatewayContext:
         return True
 
     def _rebuild_routing(self, config: GatewayConfig) -> None:
+        self.fingerprint = f"aw-{config.plan_digest[:12]}" if config.plan_digest else ""
         self._endpoints, self._table = config.endpoints, (config.pools, config.endpoints, config.image_hosts)
         self._contexts: dict[str, int] | None = None
         self.apply_contexts()
