@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import pytest
 import yaml
 from tests.deploy.conftest import MadeBundle, MadePlan
 from tests.deploy.tools import require_program
+from tests.tools.hub_server import HubServer
 
 from archwright.contract.plan import Plan, Purchase
 from archwright.contract.record import replace
@@ -56,17 +60,18 @@ def test_every_service_is_closed_and_bounded(bundle: FileBundle) -> None:
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert int(service["user"].partition(":")[0]) > 0 and "privileged" not in service, name
         assert "@sha256:" in service["image"], name
-        assert service["restart"] == ("no" if name == "weights" else "unless-stopped"), name
+        assert service["restart"] == ("no" if name.startswith("weights-") else "unless-stopped"), name
         assert service["logging"]["options"].keys() == {"max-size", "max-file"}, name
         assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory", "pids"}, name
         assert "healthcheck" in service, name
-        inside = {one for one in service.get("networks", ()) if compose["networks"][one].get("internal")}
-        assert inside or service.get("network_mode") == "none", name
+        inside = {one for one in service["networks"] if compose["networks"][one].get("internal")}
+        assert inside or (name.startswith("weights-") and service["networks"] == ["outside"]), name
         for volume in service.get("volumes", ()):
             found = VOLUME.fullmatch(volume)
             assert found is not None, volume
             source, target, options = found.groups(default="")
-            assert "ro" in options.split(",") or not source.startswith((".", "/", "$")), name
+            is_loader = name.startswith("weights-") and target == "/models"
+            assert is_loader or "ro" in options.split(",") or not source.startswith((".", "/", "$")), name
             if source.startswith("./"):  # what is mounted is in the bundle
                 assert any(path == source[2:] or path.startswith(f"{source[2:]}/") for path in bundle.files), source
             assert target.startswith("/"), name
@@ -103,7 +108,8 @@ def test_an_engine_starts_after_its_weights_are_checked_and_ends_after_its_respo
     assert [one["device_ids"] for one in devices] == [["0"], ["1"]] and devices[0]["capabilities"] == ["gpu"]
     gateway = services["gateway"]
     for name, engine in engines.items():
-        assert engine["depends_on"] == {"weights": {"condition": "service_completed_successfully"}}
+        pool = gpu_plan.pools[0].name
+        assert engine["depends_on"] == {f"weights-{pool}": {"condition": "service_completed_successfully"}}
         assert gateway["depends_on"][name] == {"condition": "service_started"}
         assert seconds(engine["stop_grace_period"]) <= seconds(gateway["stop_grace_period"])
         assert seconds(engine["healthcheck"]["start_period"]) >= 60
@@ -114,15 +120,56 @@ def seconds(text: str) -> int:
     return int(text.removesuffix("s"))
 
 
-def test_weights_without_digests_stop_the_start(made_bundle: MadeBundle, gpu_plan: Plan) -> None:
-    pools = [pool.name for pool in gpu_plan.pools]
-    assert made_bundle(gpu_plan, "compose").files["weights.sha256"].text == f"unresolved  {pools[0]}/model\n"
-    known = made_bundle(gpu_plan, "compose").pins
-    model = replace(known.models[pools[0]], files={"model.safetensors": "0" * 64})
-    again = made_bundle(gpu_plan, "compose", pins=Pins(images=known.images, models={pools[0]: model}))
-    assert again.files["weights.sha256"].text == f"{'0' * 64}  {pools[0]}/model/model.safetensors\n"
-    # A file of this machine has its digest in the plan.
-    assert "unresolved" not in made_bundle("desk", "compose").files["weights.sha256"].text
+@pytest.mark.process
+@pytest.mark.enable_socket
+def test_weights_are_fetched_to_where_the_engine_reads_them(
+    made_bundle: MadeBundle, gpu_plan: Plan, tmp_path: Path
+) -> None:
+    """The command of the service as it stands, against a hub; without a digest, or with another, it fails."""
+    (pool,) = gpu_plan.pools
+    repository = made_bundle(gpu_plan, "compose").pins.models[pool.name]
+    (tmp_path / "hub" / repository.repository).mkdir(parents=True)
+    (tmp_path / "hub" / repository.repository / "model.safetensors").write_bytes(CONTENT)
+    right, wrong = {"model.safetensors": hashlib.sha256(CONTENT).hexdigest()}, {"model.safetensors": "0" * 64}
+    with HubServer(tmp_path / "hub") as hub:
+        for number, (files, status) in enumerate((({}, 1), (wrong, 1), (right, 0))):
+            pins = Pins(models={pool.name: replace(repository, files=files)})
+            services = run_loader(made_bundle(gpu_plan, "compose", pins=pins), tmp_path / str(number), hub.url, status)
+            engine = next(one for name, one in services.items() if name.startswith("engine-"))
+            (mount,) = (volume for volume in engine["volumes"] if volume.endswith(":/models:ro"))
+            models = tmp_path / str(number) / mount.partition("}/")[2].removesuffix(":/models:ro")
+            read = models / engine["command"][0].removeprefix("/models/") / "model.safetensors"
+            assert read.is_file() == (status == 0), services
+
+
+def run_loader(bundle: FileBundle, folder: Path, hub: str, status: int) -> Compose:
+    """Run the service that loads weights with `folder` as the folder of all models; return all services."""
+    services: Compose = read_compose(bundle)["services"]
+    (service,) = (one for name, one in services.items() if name.startswith("weights-"))
+    source = next(volume for volume in service["volumes"] if volume.startswith("./weights:"))
+    assert source == "./weights:/etc/archwright/weights:ro"
+    folder.mkdir()
+    for path, file in bundle.files.items():
+        if path.startswith("weights/"):
+            (folder / Path(path).name).write_text(file.text, encoding="utf-8")
+    *program, verb, file_name, target = service["entrypoint"]
+    pool = next(volume for volume in service["volumes"] if volume.endswith(":/models")).partition("}/")[2]
+    target = target.replace("/models", str(folder / pool.removesuffix(":/models")))
+    command = [sys.executable, *program[1:], verb, str(folder / Path(file_name).name), target]
+    env = {"PATH": os.environ["PATH"], "HF_ENDPOINT": hub, "HOME": str(folder)}
+    run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (run.returncode != 0) == (status != 0), run.stderr
+    return services
+
+
+CONTENT = b"weights " * 1000
+
+
+def test_a_file_of_this_machine_has_its_digest_and_no_repository(made_bundle: MadeBundle) -> None:
+    files = made_bundle("desk", "compose").files
+    (path,) = (path for path in files if path.startswith("weights/"))
+    (weights,) = json.loads(files[path].text)
+    assert weights["files"] and weights["repository"] == "", "the maker's repository has no such file"
 
 
 def test_memory_is_limited_above_the_prediction(made_deployment: Callable[..., Any]) -> None:
@@ -172,8 +219,10 @@ MUTATIONS: dict[str, Callable[[Compose], object]] = {
     "an unknown network": lambda one: one["services"]["database"].update(networks=["nowhere"]),
     "an unknown secret": lambda one: one["services"]["database"].update(secrets=["nothing"]),
     "an unknown volume": lambda one: one["volumes"].pop("home"),
-    "memory as a number": lambda one: one["services"]["weights"]["deploy"]["resources"]["limits"].update(memory=1),
-    "a device without capabilities": lambda one: one["services"]["weights"]["deploy"]["resources"].update(
+    "memory as a number": lambda one: one["services"]["weights-assistant"]["deploy"]["resources"]["limits"].update(
+        memory=1
+    ),
+    "a device without capabilities": lambda one: one["services"]["weights-assistant"]["deploy"]["resources"].update(
         reservations={"devices": [{"driver": "nvidia", "device_ids": ["0"]}]}
     ),
 }
@@ -195,20 +244,3 @@ def test_docker_compose_needs_the_secret(made_bundle: MadeBundle, tmp_path: Path
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     run = subprocess.run([program, "config", "-q"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert run.returncode != 0 and "ARCHWRIGHT_DATABASE_PASSWORD" in run.stderr
-
-
-@pytest.mark.nightly
-def test_a_changed_model_file_stops_the_engines(made_bundle: MadeBundle, tmp_path: Path) -> None:
-    """The command of the service `weights`, run as it stands."""
-    bundle = made_bundle("desk", "compose")
-    service = read_compose(bundle)["services"]["weights"]
-    line = bundle.files["weights.sha256"].text.split()[1]
-    (tmp_path / line).parent.mkdir(parents=True)
-    for text, status in (("unresolved  assistant\n", 1), (f"{EMPTY}  {line}\n", 0), (f"{'0' * 64}  {line}\n", 1)):
-        (tmp_path / line).write_bytes(b"")
-        (tmp_path / "weights.sha256").write_text(text)
-        command = [*service["entrypoint"][:-1], str(tmp_path / "weights.sha256")]
-        assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == status, text
-
-
-EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

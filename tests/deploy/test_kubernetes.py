@@ -7,12 +7,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from archwright.contract.plan import Plan
 from archwright.deploy.deployment import Deployment
 from archwright.deploy.render import find_target
 from archwright.deploy.rendering.bundle import FileBundle
+from archwright.engines.weight_files import WeightFolder
 
 from .clusters import CLUSTER_TARGETS, craft_plans, list_overlays, read_cluster, read_clusters
 from .conftest import EXAMPLES, MadeBundle, MadePlan
@@ -219,6 +221,8 @@ def test_a_draft_model_is_loaded_beside_the_model(crafted: dict[str, Plan], made
     loader = next(find_pods(find(items, "Job", "weights-"))).spec["containers"][0]
     assert loader["command"][-1] == folder
     weights = find(items, "ConfigMap", "weights-")["data"]["weights.json"]
+    read = msgspec.json.decode(weights, type=list[WeightFolder])
+    assert [one.folder for one in read] == ["model", "draft"], "the loader reads the list"
     assert '"repository": "maker/draft-of-model"' in weights
     assert any(name.endswith("-draft") for name in bundle.pins.models)
 

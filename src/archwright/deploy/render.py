@@ -216,7 +216,8 @@ def _list_pins(option: Option, catalog: Catalog, version: str) -> Pins:
         file = pool.artefact if pool.artefact is not None and pool.artefact.sha256 else None
         models[pool.name] = ModelPin(
             model=pool.model,
-            repository=hub.repository if hub is not None else "",
+            # A file of this machine is not a file of the maker's repository.
+            repository=hub.repository if hub is not None and file is None else "",
             format=pool.quantisation,
             stored=catalog.models[pool.model].published_format if pool.model in catalog.models else "",
             files={f"{file.name}.{file.form}": file.sha256} if file is not None else {},

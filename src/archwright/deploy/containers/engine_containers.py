@@ -112,8 +112,7 @@ def build_container(
     component, is_own = choose_image(pool, catalog)
     pin = pins.models.get(pool.name, ModelPin(model=pool.model))
     folders = {MODEL_FOLDER: pin, DRAFT_FOLDER: pins.models.get(name_draft(pool))}
-    found = [{"folder": name, **msgspec.to_builtins(one)} for name, one in folders.items() if one is not None]
-    weights = encode_json(found)
+    weights = encode_json([_list_files(name, one) for name, one in folders.items() if one is not None])
     revision = hashlib.sha256(weights.encode()).hexdigest()[:10]
     return EngineContainer(
         component=component,
@@ -130,6 +129,12 @@ def build_container(
         weights=weights,
         revision=revision,
     )
+
+
+def _list_files(folder: str, pin: ModelPin) -> dict[str, object]:
+    """Return an entry of the list of `archwright.engines.weight_files`, which refuses other fields."""
+    source = {"model": pin.model, "repository": pin.repository, "revision": pin.revision}
+    return {"folder": folder, **source, "files": dict(pin.files)}
 
 
 def name_draft(pool: Pool) -> str:
