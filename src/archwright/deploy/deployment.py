@@ -22,6 +22,7 @@ from archwright.contract.needs import Placement
 from archwright.contract.plan import OWN_PLACEMENTS, LoadSpec, Option, Plan, Pool, PurchaseKind
 from archwright.contract.record import Record, replace
 from archwright.deploy.containers.engine_containers import EngineContainer, build_container, find_resource, find_vendor
+from archwright.deploy.containers.weight_loading import WeightLoading, plan_weight_loading
 from archwright.deploy.rendering.components import Pins
 from archwright.errors import ErrorLocation, PlanFileError
 
@@ -54,6 +55,7 @@ class MachineGroup(Record):
     `usd_per_hour`: list price on demand, None if the catalog has none. `pools` use these machines; a pool without
     engines is a job. `node_class` is the label of machines with these accelerators. `alternatives`: the machine type
     first, then others of its region with the same accelerators and as much memory, the cheapest first.
+    `local_disk_bytes`: fast disks in the machine, None if the plan does not know them.
     """
 
     name: str
@@ -74,6 +76,7 @@ class MachineGroup(Record):
     usd_per_hour: float | None = None
     vendor: str = ""
     alternatives: tuple[str, ...] = ()
+    local_disk_bytes: int | None = None
 
     @property
     def node_class(self) -> str:
@@ -123,7 +126,8 @@ class PoolDeployment(Record):
     `queue`: the tenant whose quota its engines use, by the class of data of its first workload.
 
     `nodes`: machines of one replica. `grace_s`: time that a response may take, so an engine is not ended before.
-    `startup_s`: predicted time until an engine is ready, `startup_limit_s`: when it counts as failed. `in_flight`:
+    `startup_s`: predicted time until a new replica is ready, `loading`: how it reads its weights. `startup_limit_s`:
+    when an engine counts as failed, `ready_limit_s`: when a replica does, which may copy weights first. `in_flight`:
     requests that one replica serves at the planned peak, the threshold of autoscaling. `server`: the engine that serves
     in a container, on `port`. `prediction_ids` are behind these numbers; `reason` says them in words. `container` is
     None if the gateway answers for the pool. `surge`: replicas that fit beside the others while they are replaced.
@@ -142,6 +146,8 @@ class PoolDeployment(Record):
     grace_s: int
     startup_s: int
     startup_limit_s: int
+    ready_limit_s: int
+    loading: WeightLoading
     cooldown_s: int
     in_flight: int
     reason: str
@@ -345,6 +351,22 @@ def _place_pool(
     return replace(pool, site=site, surge=int(fits), is_on_spot=on_spot)
 
 
+def _plan_loading(pool: Pool, *, readers: int, volume_bytes: int, group: MachineGroup, engines: int) -> WeightLoading:
+    """Return how the replicas of a pool read their weights, `engines` of them on each machine."""
+    place = pool.provider
+    if pool.placement in OWN_PLACEMENTS:
+        place = "this-machine" if pool.placement == "this-machine" else "on-premises"
+    stored = pool.artefact.size_bytes if pool.artefact is not None else 0
+    disk_bytes = group.local_disk_bytes // engines if group.local_disk_bytes is not None else None
+    return plan_weight_loading(
+        place,
+        readers=readers,
+        weight_bytes=math.ceil(pool.weight_bytes or stored),
+        volume_bytes=volume_bytes,
+        disk_bytes=disk_bytes,
+    )
+
+
 class _Builder:
     def __init__(self, plan: Plan, option: Option, catalog: Catalog, images: Mapping[str, str], pins: Pins) -> None:
         self._plan = plan
@@ -449,6 +471,7 @@ class _Builder:
             vendor=find_vendor(offer.accelerator, self._catalog),
             alternatives=self._list_alternatives(offer),
             accelerator_count=offer.accelerator_count,
+            local_disk_bytes=offer.local_nvme_bytes or 0,
             vcpu=offer.vcpu,
             memory_bytes=int(offer.ram_bytes),
             arch=offer.arch,
@@ -480,13 +503,19 @@ class _Builder:
         nodes = math.ceil(pool.accelerator_count / per_machine) if pool.accelerator_count else 1
         accelerators = math.ceil(pool.accelerator_count / nodes)
         engines = max(1, per_machine // accelerators) if accelerators else 1
-        startup = pool.launch.startup_s or DEFAULT_STARTUP_S
         grace, ids = self._compute_grace(pool)
         in_flight, load, more = self._compute_in_flight(pool)
         server, port = find_server(pool.launch.engine, self._catalog)
         load_text = f"{load.requests_per_second:g} requests/s at the peak" if load is not None else "its load"
         memory = max(2**30, math.floor(group.memory_bytes * ENGINE_SHARE / engines))
         container = build_container(pool, port, grace, memory, self._catalog, self._pins)
+        volume = container.volume_bytes if container is not None else 0
+        loading = _plan_loading(pool, readers=pool.replicas * nodes, volume_bytes=volume, group=group, engines=engines)
+        engine_s = pool.launch.startup_s or DEFAULT_STARTUP_S
+        startup = engine_s + (loading.alone_s if loading.is_cached else 0.0)
+        limit, copying = STARTUP_MARGIN * engine_s + loading.together_s, 0.0
+        if loading.is_cached:
+            limit, copying = STARTUP_MARGIN * engine_s, loading.together_s
         return PoolDeployment(
             name=make_label(pool.name),
             pool=pool,
@@ -499,7 +528,9 @@ class _Builder:
             least_replicas=self._count_least_replicas(pool),
             grace_s=grace,
             startup_s=math.ceil(startup),
-            startup_limit_s=math.ceil(STARTUP_MARGIN * startup),
+            startup_limit_s=math.ceil(limit),
+            ready_limit_s=math.ceil(limit + copying),
+            loading=loading,
             cooldown_s=max(SHORTEST_COOLDOWN_S, math.ceil(COOLDOWN_STARTS * startup)),
             in_flight=in_flight,
             reason=(
