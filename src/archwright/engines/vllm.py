@@ -59,6 +59,7 @@ GUARD = f'while read -r _; do :; done; kill -s TERM -- "-$1"; sleep {KILL_AFTER_
 class VllmSettings(Record):
     """`program`: name on PATH, or path. `tensor`, `pipeline`: GPUs that share the model. `format`: of the weights.
 
+    `reasoning_parser`, `tool_parser`: how it takes reasoning and tool calls out of the model's text.
     `sandbox`: give up rights on files and parts of the kernel; not tried with a real server. The further options are
     those of the plan (contract EngineOptions)."""
 
@@ -74,6 +75,8 @@ class VllmSettings(Record):
     draft: str = ""
     kv_format: str = ""
     adapters: int = 0
+    reasoning_parser: str = ""
+    tool_parser: str = ""
     sandbox: bool = False
 
     def __post_init__(self) -> None:
@@ -160,6 +163,11 @@ def build_arguments(config: EngineConfig, settings: VllmSettings, home: Home) ->
         own = settings.draft == "mtp"
         draft = {"method": "mtp"} if own else {"method": "eagle3", "model": settings.draft}
         options["--speculative-config"] = json.dumps({**draft, "num_speculative_tokens": settings.draft_tokens})
+    if settings.reasoning_parser:
+        options["--reasoning-parser"] = settings.reasoning_parser
+    if settings.tool_parser:
+        options["--tool-call-parser"] = settings.tool_parser
+        flags.append("--enable-auto-tool-choice")
     if config.adapter_sha256 is not None:
         adapter = home.model_folder(config.adapter_sha256)
         rank = _read_checkpoint_file(require_file(adapter / "adapter_config.json", "an adapter")).r

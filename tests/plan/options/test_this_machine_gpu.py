@@ -57,7 +57,9 @@ def test_the_best_model_that_fits_is_served_and_predicted(needs_of: Read, catalo
     (pool,) = local(plan).pools
     assert plan.chosen == "this-machine" and catalog.models[pool.model].parameters > 1e10
     assert (pool.launch.engine, pool.accelerator, pool.accelerator_count) == ("vllm", "H100-SXM-80GB", 1)
-    assert pool.launch.settings == {"tensor": 1, "format": pool.quantisation, "gpu_memory_utilization": 0.92}
+    parsers = {"reasoning_parser": "openai_gptoss", "tool_parser": "openai"}
+    plain = {"tensor": 1, "format": pool.quantisation, "gpu_memory_utilization": 0.92}
+    assert pool.launch.settings == {**plain, **parsers}
     assert pool.artefact is not None and pool.artefact.form == "safetensors"
     assert pool.artefact.repository == load_catalog().hub_models[pool.model].repository
     assert pool.launch.startup_s > 120 < 2**30 < pool.artefact.size_bytes

@@ -194,6 +194,7 @@ class CatalogTables:
 
     hub_models = _keyed_table(table_reader(records.HubModel, "hub_models.csv"), "model")
     drafts = _keyed_table(table_reader(records.DraftModel, "drafts.csv"), "model")
+    serving_parsers = _keyed_table(table_reader(records.ServingParsers, "serving_parsers.csv"), "model")
 
     @cached_property
     def model_files(self) -> Mapping[str, tuple[Artefact, ...]]:

@@ -147,6 +147,17 @@ class DraftModel(Fact):
     draft_tokens: int
 
 
+class ServingParsers(Fact):
+    """How vLLM takes reasoning and tool calls out of a model's text, by the names of its parsers; empty if it does not.
+
+    Without them a client gets the reasoning as the answer, and a request with tools is refused.
+    """
+
+    model: str
+    reasoning_parser: str = ""
+    tool_parser: str = ""
+
+
 class HubModel(Fact):
     """The places of a popular model on the hub: the maker's repository, and one with GGUF files of `quantisations`.
 
@@ -328,8 +339,9 @@ class EngineSpec(Fact):
     """How an engine is started and asked for its health. `program`: its name on PATH, installed by `install`.
 
     A start takes `startup_s` and reads its weights at `load_bytes_per_s`. An installed server listens on `port`;
-    `parallel_setting` bounds its concurrent requests. `option_flags`: flags by engine option. `served_by`: the engine
-    whose image serves in containers, if this one runs only in our own processes.
+    `parallel_setting` bounds its concurrent requests. `option_flags`: flags by engine option, `parser_flags`: by field
+    of ServingParsers. `served_by`: the engine whose image serves in containers, if this one runs only in our own
+    processes.
     """
 
     id: str
@@ -347,10 +359,19 @@ class EngineSpec(Fact):
     port: int = 0
     parallel_setting: str = ""
     option_flags: dict[str, str] = {}
+    parser_flags: dict[str, str] = {}
     served_by: str = ""
 
     def __hash__(self) -> int:
         return hash((self.id, self.source))
+
+    def list_parser_flags(self, parsers: ServingParsers | None) -> tuple[str, ...]:
+        """Return the flags by which this engine takes reasoning and tool calls out of a model's text."""
+        if parsers is None:
+            return ()
+        names = {"reasoning_parser": parsers.reasoning_parser, "tool_parser": parsers.tool_parser}
+        used = (field for field in self.parser_flags if names[field])
+        return tuple(self.parser_flags[field].format(**names) for field in used)
 
     def estimate_startup_s(self, weight_bytes: float, accelerators: int) -> float:
         """Return the time until the engine answers; each accelerator reads its own part of the weights."""

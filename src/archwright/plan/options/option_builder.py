@@ -292,7 +292,7 @@ class PoolWriter:
                 engine=steady.engine,
                 health_path=engine.health_path if engine is not None else "/health",
                 metrics=self._catalog.list_engine_series(steady.engine),
-                arguments=tuple(list_flags(engine, steady.options).values()) if engine is not None else (),
+                arguments=self._list_arguments(task, steady) if engine is not None else (),
                 startup_s=engine.estimate_startup_s(weights, steady.devices) if engine is not None else 0.0,
             ),
             options=steady.options,
@@ -302,6 +302,14 @@ class PoolWriter:
             kind="text" if task.workload.kind in (*TEXT_KINDS, "embedding", "rerank") else "predict",
             weight_bytes=weights,
         )
+
+    def _list_arguments(self, task: WorkloadTask, steady: SteadyCapacity) -> tuple[str, ...]:
+        """Return the flags of the engine's options, then those of the parsers of a model that generates text."""
+        engine = self._catalog.engines[steady.engine]
+        flags = tuple(list_flags(engine, steady.options).values())
+        if task.workload.kind not in TEXT_KINDS:
+            return flags
+        return (*flags, *engine.list_parser_flags(self._catalog.serving_parsers.get(steady.model)))
 
     def _estimate_weight_bytes(self, steady: SteadyCapacity) -> int:
         """Return parameters x bits; 0 if the catalog has no architecture of the model."""

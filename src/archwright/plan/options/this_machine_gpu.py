@@ -143,6 +143,7 @@ class AcceleratorPlanner:
             "format": steady.quantisation,
             "gpu_memory_utilization": USABLE_MEMORY_SHARE,
             **{name: value for name, value in options.items() if name in LAUNCHED_OPTIONS and value},
+            **self._list_parsers(steady.model),
         }
         engine = self._engine
         startup_s = engine.startup_s + weights.size_bytes / (engine.load_bytes_per_s or math.inf)
@@ -155,6 +156,14 @@ class AcceleratorPlanner:
         load = build_served_load(demand, steady, machine, self._catalog, replicas=1)
         notes = list_model_notes(demand.workload, self._catalog.models[steady.model], self._catalog)
         return AcceleratorPool(pool, load, used * tdp, notes)
+
+    def _list_parsers(self, model: str) -> dict[str, str]:
+        """Return the settings by which the engine takes reasoning and tool calls out of the model's text."""
+        parsers = self._catalog.serving_parsers.get(model)
+        if parsers is None:
+            return {}
+        names = {"reasoning_parser": parsers.reasoning_parser, "tool_parser": parsers.tool_parser}
+        return {setting: name for setting, name in names.items() if name}
 
     def _find_weights(self, model: ModelSpec, *, held: bool) -> Artefact | None:
         """Return the folder of the model in the home, else, unless `held`, the repository of its maker."""
