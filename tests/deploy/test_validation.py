@@ -72,6 +72,23 @@ def test_the_device_check_wants_count_model_and_memory(shell: Shell, listed: lis
     assert f"devices: {len(listed)} listed" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("line", "words", "status"),
+    [
+        ("NVIDIA GB10, [N/A]", ("GB10", "121856", "0.9", "1.15", "shared"), 0),
+        ("NVIDIA GB10, [N/A]", ("H100", "81920", "0.9", "1.15", "shared"), 1),
+        # Only a device that shares its memory may state none.
+        ("NVIDIA H100 80GB HBM3, [N/A]", ("H100", "81920", "0.9", "1.15"), 1),
+        (H100, ("H100", "40960", "0.9", "1.15", "shared"), 1),
+    ],
+)
+def test_a_device_that_shares_memory_may_state_none(
+    shell: Shell, line: str, words: tuple[str, ...], status: int
+) -> None:
+    done = shell("devices", "1", *words, programs={"nvidia-smi": f"echo '{line}'"})
+    assert done.returncode == status, done.stdout + done.stderr
+
+
 def test_the_device_check_reads_the_other_vendors_list(shell: Shell) -> None:
     """rocm-smi prints a table with a header."""
     programs = {"rocm-smi": "echo 'device,Card Series'; echo 'card0,AMD Instinct MI300X OAM'"}

@@ -66,6 +66,11 @@ class Accelerator(Fact):
     price_high_usd: float | None = None
     price_basis: str = ""
 
+    @property
+    def is_memory_shared(self) -> bool:
+        """True if the processor and its programs use the same memory."""
+        return "unified" in self.memory_marketing
+
 
 class Offer(Fact):
     """One machine type at one provider in one region. `accelerator_count` is 0 without an accelerator.
@@ -340,8 +345,8 @@ class EngineSpec(Fact):
 
     A start takes `startup_s` and reads its weights at `load_bytes_per_s`. An installed server listens on `port`;
     `parallel_setting` bounds its concurrent requests. `option_flags`: flags by engine option, `parser_flags`: by field
-    of ServingParsers. `served_by`: the engine whose image serves in containers, if this one runs only in our own
-    processes.
+    of ServingParsers; `memory_flag` limits its memory. `served_by`: the engine whose image serves in containers, if
+    this one runs only in our own processes.
     """
 
     id: str
@@ -360,6 +365,7 @@ class EngineSpec(Fact):
     parallel_setting: str = ""
     option_flags: dict[str, str] = {}
     parser_flags: dict[str, str] = {}
+    memory_flag: str = ""
     served_by: str = ""
 
     def __hash__(self) -> int:

@@ -23,6 +23,7 @@ class PoolValidation(Record):
     name: str
     memory_mib: int
     memory_share: tuple[float, float]
+    is_memory_shared: bool
     bus_gb_per_s: tuple[float, float] | None
 
 
@@ -48,6 +49,7 @@ def build_validation(deployment: Deployment, catalog: Catalog) -> Validation:
             name=".*".join(part for part in device.id.split("-") if not UNNAMED.fullmatch(part)),
             memory_mib=round(device.memory_bytes / MIB),
             memory_share=ends["memory"],
+            is_memory_shared=device.is_memory_shared,
             bus_gb_per_s=bus if pool.accelerators > 1 else None,
         )
     script = (TEMPLATES / "validation" / "validate.sh").read_text(encoding="utf-8")

@@ -39,6 +39,7 @@ from archwright.plan.violations import Limits, Misses, build_violation, list_mis
 from archwright.sizing.hardware.machine import BatchWork, Machine, SteadyCapacity
 from archwright.sizing.inference.option_effects import list_flags
 from archwright.sizing.model.numeric_precision import WEIGHT_BITS
+from archwright.sizing.step_time.step_work import WORKSPACE_BYTES
 
 # Spot prices depend on hour and zone: 40 to 90 % below the list price within one day.
 SPOT_PRICE_FACTOR = 1.6
@@ -46,6 +47,8 @@ SPOT_PRICE_FACTOR = 1.6
 MIN_THROUGHPUT_SHARE = 0.1
 # Zones of a region that machines are spread over.
 ZONES_PER_REGION = 3
+# An engine gets at most this share of a memory that the machine itself uses too.
+SHARED_MEMORY_SHARE = 0.85
 
 
 class ProvisionedLoad(NamedTuple):
@@ -292,7 +295,7 @@ class PoolWriter:
                 engine=steady.engine,
                 health_path=engine.health_path if engine is not None else "/health",
                 metrics=self._catalog.list_engine_series(steady.engine),
-                arguments=self._list_arguments(task, steady) if engine is not None else (),
+                arguments=self._list_arguments(task, host, steady) if engine is not None else (),
                 startup_s=engine.estimate_startup_s(weights, steady.devices) if engine is not None else 0.0,
             ),
             options=steady.options,
@@ -303,13 +306,29 @@ class PoolWriter:
             weight_bytes=weights,
         )
 
-    def _list_arguments(self, task: WorkloadTask, steady: SteadyCapacity) -> tuple[str, ...]:
-        """Return the flags of the engine's options, then those of the parsers of a model that generates text."""
-        engine = self._catalog.engines[steady.engine]
+    def _list_arguments(self, task: WorkloadTask, host: CandidateMachine, steady: SteadyCapacity) -> tuple[str, ...]:
+        """Return the flags of the engine's options, its memory, and the parsers of a model that generates text."""
+        engine, device = self._catalog.engines[steady.engine], host.machine.accelerator
         flags = tuple(list_flags(engine, steady.options).values())
+        if engine.memory_flag and device is not None and device.is_memory_shared:
+            share = self._share_memory(steady, float(device.memory_bytes) * steady.devices)
+            flags = (*flags, engine.memory_flag.format(share=share))
         if task.workload.kind not in TEXT_KINDS:
             return flags
         return (*flags, *engine.list_parser_flags(self._catalog.serving_parsers.get(steady.model)))
+
+    def _share_memory(self, steady: SteadyCapacity, memory_bytes: float) -> float:
+        """Return the share of memory that weights and the cache of all slots need, where the machine uses it too.
+
+        The engine's own default takes nearly all, and then the machine stops or the engine refuses to start.
+        """
+        spec = self._catalog.models.get(steady.model)
+        token_bytes = spec.kv_bytes_per_token_bf16 if spec is not None else None
+        if token_bytes is None:
+            return SHARED_MEMORY_SHARE
+        cache_bytes = steady.slots * steady.context_tokens * token_bytes
+        used_bytes = self._estimate_weight_bytes(steady) + cache_bytes + WORKSPACE_BYTES * steady.devices
+        return min(SHARED_MEMORY_SHARE, math.ceil(100 * used_bytes / memory_bytes) / 100)
 
     def _estimate_weight_bytes(self, steady: SteadyCapacity) -> int:
         """Return parameters x bits; 0 if the catalog has no architecture of the model."""

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Checks with a low and a high end: a value that is too good is wrong too. The exit status is 0 only inside.
-#   devices COUNT NAME MIB LOW HIGH    accelerators whose name matches, and whose memory is LOW to HIGH x MIB
+#   devices COUNT NAME MIB LOW HIGH [shared]    accelerators of that name with LOW to HIGH x MIB; shared: N/A is right too
 #   allreduce PROCESSES LOW HIGH       bus bandwidth in GB/s. NODES, RANK and MASTER: for several machines
 #   bench URL PLAN                     traffic of the plan against its intervals; the variable ARCHWRIGHT_KEY has the key
 set -eu
@@ -14,8 +14,10 @@ devices)
     # The table of the other vendor has no memory in a stable column.
     rocm-smi --showproductname --csv | awk -v mib="$4" '/^card/ { print $0 ", " mib }' > "$folder/list"
   fi
-  awk -F', *' -v n="$2" -v name="$3" -v mib="$4" -v low="$5" -v high="$6" '
-    NF { all++; if (tolower($0) ~ tolower(name) && $NF >= low * mib && $NF <= high * mib) good++ }
+  awk -F', *' -v n="$2" -v name="$3" -v mib="$4" -v low="$5" -v high="$6" -v shared="${7:-}" '
+    # The driver states no memory that the processor shares; the name alone decides then.
+    NF { all++; fits = $NF ~ /N\/A/ ? shared == "shared" : $NF >= low * mib && $NF <= high * mib
+         if (tolower($0) ~ tolower(name) && fits) good++ }
     END { printf "devices: %d listed, %d as planned, %d planned (%s)\n", all, good, n, name
           exit !(all == n && good == n) }' "$folder/list" ;;
 allreduce)
