@@ -153,7 +153,7 @@ class DraftModel(Fact):
 
 
 class ServingParsers(Fact):
-    """How vLLM takes reasoning and tool calls out of a model's text, by the names of its parsers; empty if it does not.
+    """How an engine takes reasoning and tool calls out of a model's text, by the names of its parsers; empty if it does not.
 
     Without them a client gets the reasoning as the answer, and a request with tools is refused.
     """

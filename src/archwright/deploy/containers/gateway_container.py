@@ -28,7 +28,7 @@ STORE_URL = "env:ARCHWRIGHT_DATABASE_URL"
 # A worker holds 512 MiB of bodies, 2,048 TLS connections of 65 KB and its program; the master and the shared tables
 # need less than one more worker.
 WORKER_BYTES, MASTER_BYTES = 2**30, 2**29
-# What a running gateway applies by itself when the file has another revision (serving.process.config_reload).
+# Settings that a running gateway applies when the file has another revision (serving.process.config_reload).
 APPLIED_BY_REVISION = frozenset(("pools", "endpoints", "revision", "plan_digest"))
 # A revision is a part of the digest of its configuration, as a number that JSON keeps exactly.
 REVISION_BITS = 48

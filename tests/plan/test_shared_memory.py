@@ -13,8 +13,8 @@ from archwright.plan.options.option_builder import SHARED_MEMORY_SHARE, PoolWrit
 from archwright.sizing.hardware.machine import Machine
 from archwright.sizing.step_time.step_work import WORKSPACE_BYTES
 
-from ..conftest import Read
-from ..test_planning_edge_cases import sized
+from .conftest import Read
+from .test_planning_edge_cases import sized
 
 FLAG = re.compile(r"--gpu-memory-utilization=(0\.\d\d)")
 
