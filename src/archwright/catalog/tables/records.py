@@ -153,7 +153,7 @@ class DraftModel(Fact):
 
 
 class ServingParsers(Fact):
-    """How an engine takes reasoning and tool calls out of a model's text, by the names of its parsers; empty if it does not.
+    """Names of the parsers that take reasoning and tool calls out of a model's text; empty without one.
 
     Without them a client gets the reasoning as the answer, and a request with tools is refused.
     """
