@@ -24,6 +24,7 @@ import pytest
 from packaging.requirements import Requirement
 from tests.deploy.conftest import MadeBundle
 from tests.deploy.tools import ROOT, require_program
+from tests.deploy.wheels import collect_wheels
 from tests.tools.checks import WAIT_S, until
 
 from archwright import __version__
@@ -112,16 +113,6 @@ class Buildah:
         file.unlink()
 
 
-def collect_wheels(folder: Path, constraints: Path) -> None:
-    """Build our wheel from the checkout, and fetch its dependencies for Python 3.11."""
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(ROOT)], check=True)
-    (wheel,) = folder.glob("archwright-*.whl")
-    platforms = [f"--platform=manylinux{tag}_{os.uname().machine}" for tag in ("2014", "_2_17", "_2_28")]
-    fetched = ["--only-binary=:all:", "--python-version=3.11", *platforms, f"--constraint={constraints}"]
-    subprocess.run([*pip, "download", *fetched, f"--dest={folder}", f"{wheel}[hub,postgres]"], check=True)
-
-
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory, made_bundle: MadeBundle) -> Iterator[Buildah]:
     """The image, built by the rendered Containerfile."""
@@ -132,7 +123,8 @@ def built(tmp_path_factory: pytest.TempPathFactory, made_bundle: MadeBundle) -> 
             target = context / path.removeprefix("image/")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(file.text, encoding="utf-8")
-    collect_wheels(context / "wheels", context / "constraints.txt")
+    wheels = context / "wheels"
+    collect_wheels(wheels, context / "constraints.txt", python="3.11", extras="hub,postgres")
     buildah.make_base(folder)
     arguments = ["--build-arg=PIP_NO_INDEX=1", f"--build-arg=BASE={BASE}", "--format=docker", f"--tag={IMAGE}"]
     buildah.run("build", "--quiet", *arguments, f"--file={context}/Containerfile", str(context))

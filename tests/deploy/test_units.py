@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import shutil
@@ -14,11 +13,11 @@ from pathlib import Path
 
 import pytest
 from tests.deploy.conftest import MadeBundle, MadePlan
+from tests.deploy.gateway_client import CertificatePair, GatewayClient, Load, make_pair
 from tests.deploy.unit_runner import CODE, UnitRunner, running_units, wait_until_ready
 from tests.serving.conftest import free_port
 from tests.small_plans import OPTION, PLAN, POOL
-from tests.tools.checks import WAIT_S, until
-from tests.tools.client_threads import ClientThreads
+from tests.tools.checks import until
 
 from archwright import __version__
 from archwright.catalog.load import load_catalog
@@ -33,15 +32,15 @@ GATEWAY, SUPERVISOR, ENGINE = "archwright-gateway", "archwright-supervisor", "ar
 OLD, NEW = 'json_reply({"status": "ok"})', 'json_reply({"status": "new"})'
 
 
-class Machine:
-    """The running units with a key; `port` of the gateway."""
+class Machine(GatewayClient):
+    """The running units with a key."""
 
     def __init__(self, runner: UnitRunner, port: int) -> None:
+        super().__init__(port)
         self.runner = runner
         self.root = runner.root
-        self.port = port
         self.home = self.root / "var/lib/archwright/home"
-        self.key = ""
+        self.tls = self.root / "etc/archwright/tls"
 
     def run_as(self, service: str, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command as the user of a service, with the settings of its unit."""
@@ -51,6 +50,11 @@ class Machine:
             command, env=environment, capture_output=True, text=True, errors="replace", cwd="/", **ids
         )
 
+    @property
+    def user(self) -> int:
+        """The number of the gateway's user."""
+        return int(self.runner.ids(self.runner.services[GATEWAY]).get("user", os.getuid()))
+
     def open(self) -> None:
         """Wait until requests are served, and make a key as the README says."""
         wait_until_ready(self.runner, GATEWAY)
@@ -58,38 +62,6 @@ class Machine:
         assert made.returncode == 0, made.stderr
         self.key = json.loads(made.stdout)["key"]
         until(lambda: self.get("/readyz")[0] == 200)
-
-    def get(self, path: str) -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
-        try:
-            connection.request("GET", path)
-            reply = connection.getresponse()
-            return reply.status, reply.read().decode()
-        except (OSError, http.client.HTTPException):
-            return 0, ""
-        finally:
-            connection.close()
-
-    def chat(self, connection: http.client.HTTPConnection, *, stream: bool = False, tokens: int = 8) -> str:
-        """Return why a request failed; empty if it was answered."""
-        said = [{"role": "user", "content": "Go on."}]
-        body = json.dumps({"model": "assistant", "max_tokens": tokens, "stream": stream, "messages": said})
-        headers = {"authorization": f"Bearer {self.key}", "content-type": "application/json"}
-        try:
-            connection.request("POST", "/v1/chat/completions", body, headers)
-            reply = connection.getresponse()
-            data = reply.read()
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            return repr(error)
-        return "" if reply.status == 200 and (not stream or b"[DONE]" in data) else f"{reply.status} {data[-200:]!r}"
-
-    def ask(self) -> str:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
-        try:
-            return self.chat(connection)
-        finally:
-            connection.close()
 
     def state(self) -> dict[str, object]:
         found: dict[str, object] = json.loads((self.home / "run/state.json").read_bytes())
@@ -153,26 +125,6 @@ def test_the_units_serve_and_a_killed_process_is_back(machine: Machine) -> None:
     assert machine.runner.services[GATEWAY].pid == pids["gateway"], "the gateway does not end with the supervisor"
     machine.restart(GATEWAY, lambda: machine.ask() == "")
     machine.restart(ENGINE, lambda: machine.ask() == "")
-
-
-class Load(ClientThreads):
-    """Clients with plain and streamed requests, half over kept connections, half over a new one for each."""
-
-    def __init__(self, machine: Machine, count: int = 6) -> None:
-        super().__init__(count)
-        self.done = 0
-        self._machine = machine
-
-    def _ask(self, number: int) -> None:
-        kept, stream = number % 2 == 0, number % 3 == 0
-        connection = http.client.HTTPConnection("127.0.0.1", self._machine.port, timeout=WAIT_S)
-        while not self._stop.is_set():
-            if failure := self._machine.chat(connection, stream=stream):
-                self.failed.append(failure)
-            self.done += 1
-            if not kept:
-                connection.close()
-        connection.close()
 
 
 def test_an_upgrade_under_load_loses_no_request(machine: Machine) -> None:
@@ -310,3 +262,36 @@ def test_the_command_line_knows_who_runs_the_platform(machine: Machine) -> None:
         *(str(machine.root / "etc/archwright" / name) for name in ("bundle.json", "plan.json")),
     )
     assert second.returncode != 0 and "AW-OPS-30" in second.stderr
+
+
+@pytest.fixture
+def own_pair(machine: Machine, tmp_path: Path) -> Iterator[CertificatePair]:
+    """The gateway with this certificate; after the test it serves without one again."""
+    pair, settings = make_pair(tmp_path / "old"), machine.root / "etc/archwright/archwright.env"
+    pair.install(machine.tls, machine.user)
+    before, files = settings.read_text(), machine.tls
+    settings.write_text(f"{before}ARCHWRIGHT_TLS_CERTIFICATE={files}/tls.crt\nARCHWRIGHT_TLS_KEY={files}/tls.key\n")
+    machine.trust(pair)
+    machine.restart(SUPERVISOR, lambda: True)  # it writes the gateway's configuration
+    machine.restart(GATEWAY, lambda: machine.ask() == "")
+    yield pair
+    settings.write_text(before)
+    machine.trust()
+    machine.restart(SUPERVISOR, lambda: True)
+    machine.restart(GATEWAY, lambda: machine.ask() == "")
+
+
+def test_a_renewed_certificate_is_shown_without_a_restart(
+    machine: Machine, own_pair: CertificatePair, tmp_path: Path
+) -> None:
+    new, gateway = make_pair(tmp_path / "new"), machine.runner.services[GATEWAY]
+    before = gateway.pid, gateway.starts
+    assert machine.show_certificate() == own_pair.pem
+    machine.trust(own_pair, new)
+    with Load(machine, 1) as load:
+        new.install(machine.tls, machine.user)
+        until(lambda: machine.show_certificate() == new.pem)
+        asked = load.done
+        until(lambda: load.done > asked + 2)
+    assert load.failed == []
+    assert (gateway.pid, gateway.starts) == before

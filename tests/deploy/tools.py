@@ -28,6 +28,7 @@ PROGRAMS = {
     "prometheus-node-exporter": "prometheus-node-exporter",
     "promtool": "prometheus",
     "systemd-analyze": "systemd",
+    "systemd-nspawn": "systemd-container",
     "systemd-sysusers": "systemd",
     "systemd-tmpfiles": "systemd",
 }
