@@ -120,7 +120,7 @@ def test_the_platform_of_the_readme_serves(platform: Platform) -> None:
     assert before == "archwright verify .", "for the machine that rendered the bundle"
     assert machine.read(f"{verify} 2>&1 | grep archwright || true") == ""
     assert "archwright" in machine.read(show_log)
-    assert '"ready": true' in machine.read(ask.replace("8470", str(platform.port)))
+    assert '"ready":true' in machine.read(ask.replace("8470", str(platform.port)))
     assert [machine.show(unit, "NRestarts") for unit in SERVICES] == ["0", "0", "0"]
     assert machine.read("stat --format=%a:%U /etc/archwright/archwright.env") == "600:root"
 
