@@ -16,6 +16,7 @@ def main() -> None:
     for name, default in {"--port": 8080, "--parallel": 1, "--ctx-size": 4096, "--predict": -1, "--threads": 1}.items():
         parser.add_argument(name, type=int, default=default)
     parser.add_argument("--metrics", action="store_true")
+    parser.add_argument("--no-webui", action="store_true")  # this server has no pages
     asked = parser.parse_args()
     given = xllamacpp.CommonParams()
     given.model.path, given.model_alias = asked.model, {asked.alias}
