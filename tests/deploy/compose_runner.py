@@ -99,9 +99,10 @@ class ComposeRunner:
         return self._folder / f"run-{name}.log"
 
     def close(self) -> None:
-        for process in self.processes.values():
-            process.kill()  # the processes of its namespace end with it
-            process.wait()
+        for name, process in self.processes.items():
+            if process.poll() is None:
+                os.kill(self.find_pid(name), signal.SIGKILL)  # the other processes of its namespace end with it
+            process.wait(WAIT_S)
         self._network.kill()
         self._network.communicate()
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -130,7 +131,8 @@ def test_the_services_answer_and_a_killed_one_is_back(services: ComposeRunner) -
     until(answers)
     for name in ("engine-assistant-0", "gateway", "database"):
         services.restart_killed(name)
-        until(lambda name=name: services.is_healthy(name) and answers())
+        until(partial(services.is_healthy, name))
+        until(answers)
     assert services.exec("gateway", "touch", "/etc/new").returncode != 0, "the root is read-only"
     assert services.exec("gateway", "cat", "/run/secrets/database_password").returncode != 0, (
         "it is no secret of its own"
