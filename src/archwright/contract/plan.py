@@ -305,6 +305,20 @@ class StaffNeed(Record):
         return f"{fte * self.hours / self.needed.value:.0f} hours a month"
 
 
+class PlatformServers(Record):
+    """Equal servers of an own place that run no engine. `count`: at the peak; `rack_units` and `power_w` are of each.
+
+    "platform" servers run the gateway, the database, monitoring, the load balancer and the state of the cluster;
+    "storage" servers hold shared weights and data.
+    """
+
+    role: Literal["platform", "storage"]
+    region: str
+    count: int
+    rack_units: float
+    power_w: float
+
+
 class Option(Record):
     """One way to satisfy the needs, priced over the horizon.
 
@@ -335,6 +349,7 @@ class Option(Record):
     cost_without_staff: Estimate | None = None
     staff: tuple[StaffNeed, ...] = ()
     limits: tuple[LimitProbability, ...] = ()
+    servers: tuple[PlatformServers, ...] = ()
 
     @property
     def doubts(self) -> tuple[LimitProbability, ...]:

@@ -246,12 +246,12 @@ def test_own_servers_cost_purchase_support_power_and_staff() -> None:
     bare, kept = here._replace(seat=None), list_stored_items(here)
     lines = [term for term in found.terms if "small server" in term.line or "control-plane servers" in term.line]
     first = next(term for term in lines if term.once and term.flow[0] > 0)
-    assert first.sum == pytest.approx(2 * CATALOG.parts["platform.server"].typical)
+    assert first.sum == pytest.approx(3 * CATALOG.parts["platform.server"].typical)
     assert {term.category for term in lines} == {"platform", "support", "energy", "residual"}
-    draw = 2 * CATALOG.parts["platform.server-draw"].typical * CATALOG.parameter("pue.average").value
+    draw = 3 * CATALOG.parts["platform.server-draw"].typical * CATALOG.parameter("pue.average").value
     (there,), (before,) = estimate_site_power(here, kept), estimate_site_power(bare, kept)
     assert there.power_kw.value - before.power_kw.value == pytest.approx(draw)
-    assert there.rack_units - before.rack_units == 2
+    assert there.rack_units - before.rack_units == 3
     energy = [estimate_energy_and_carbon(one, kept)[0] for one in (here, bare)]
     assert energy[0] is not None and energy[1] is not None
     assert energy[0].value - energy[1].value == pytest.approx(730 * draw)

@@ -20,12 +20,8 @@ RACK_UNITS = 42
 SWITCH_UNITS = 3
 # Ports of a front-end switch; two of them go to the network above.
 SWITCH_PORTS, UPLINK_PORTS = 32, 2
-# Nodes that keep the state of the cluster: a majority survives the loss of one.
-CONTROL_NODES = 3
-CONTROL_UNITS, CONTROL_POWER_W = 1.0, 400.0
-STORAGE_UNITS, STORAGE_POWER_W = 2.0, 500.0
-# From this many machines on, the control plane has machines of its own.
-LEAST_FOR_CONTROL_NODES = 3
+# Servers that keep state: the loss of a rack must not take two of them.
+SPREAD_ROLES = ("platform", "storage")
 # Gbit/s of ports. A front-end port has the speed of the machine's network, at most that of the switch.
 FASTEST_FRONT_GBIT, DEFAULT_FRONT_GBIT, OOB_GBIT, FABRIC_GBIT = 100.0, 25.0, 1.0, 400.0
 # Categories of the plan's lines that are bought once.
@@ -118,7 +114,7 @@ def _lay_out_site(deployment: Deployment, site: DeploymentSite, number: int, lim
     edge = not site.is_main and all(not group.accelerator_count for group in site.machines)
     hosts = [*_list_machines(site, number)]
     if not edge:
-        hosts += _list_platform_hosts(deployment, hosts, number, is_main=site.is_main)
+        hosts += _list_platform_hosts(deployment, site, hosts, number)
     placed, racks = ([*hosts], []) if edge else _fill_racks(site.name, hosts, limit_w)
     second = 20 + 4 * number
     networks = {"front": f"10.{second}.0.0/22", "out-of-band": f"10.{second + 1}.0.0/22"}
@@ -133,10 +129,15 @@ def _list_machines(site: DeploymentSite, number: int) -> Iterator[Host]:
     counts = Counter[str]()
     for group in site.machines:
         for _ in range(group.peak):
-            counts[group.machine] += 1
-            name = f"{make_label(group.machine)}-{counts[group.machine]:02d}"
+            counts[make_label(group.machine)] += 1
+            name = name_host(site, group.machine, counts[make_label(group.machine)])
             role = "accelerator" if group.accelerator_count else "processor"
             yield _make_host(name, role, group, number, counts.total())
+
+
+def name_host(site: DeploymentSite, kind: str, number: int) -> str:
+    """Return the name of a machine: a label that says its site, the same in all files and in the cluster."""
+    return f"{make_label(f'{site.name}-{kind}')}-{number:02d}"
 
 
 def _make_host(name: str, role: str, group: MachineGroup, site_number: int, number: int) -> Host:
@@ -160,27 +161,24 @@ def _make_host(name: str, role: str, group: MachineGroup, site_number: int, numb
 
 
 def _list_platform_hosts(
-    deployment: Deployment, machines: list[Host], site_number: int, *, is_main: bool
+    deployment: Deployment, site: DeploymentSite, machines: list[Host], site_number: int
 ) -> Iterator[Host]:
-    """Return the hosts that the plan prices as platform and storage: cluster state, gateway, disks."""
-    if not is_main or len(machines) < LEAST_FOR_CONTROL_NODES:
-        return
-    used = sum(host.units for host in machines) + SWITCH_UNITS + CONTROL_NODES * CONTROL_UNITS
-    spare = (deployment.option.rack_units or 0.0) - used
-    stores = max(0, math.ceil(spare / STORAGE_UNITS))
-    control = [("control-plane", CONTROL_UNITS, CONTROL_POWER_W, index + 1) for index in range(CONTROL_NODES)]
-    storage = [("storage", STORAGE_UNITS, STORAGE_POWER_W, index + 1) for index in range(stores)]
-    for number, (role, units, power, index) in enumerate((*control, *storage), len(machines) + 1):
-        server = MachineGroup(name=role, machine=f"{role} server", kind="bought", mean=1.0, peak=1)
-        server = replace(server, rack_units=units, power_w=power)
-        yield _make_host(f"{role}-{index:02d}", role, server, site_number, number)
+    """Yield the servers without engines that the plan pays for at this site."""
+    number = len(machines)
+    for servers in (one for one in deployment.option.servers if one.region == site.region):
+        kind = f"{servers.role} server"
+        group = MachineGroup(name=servers.role, machine=kind, kind="bought", mean=servers.count, peak=servers.count)
+        group = replace(group, rack_units=servers.rack_units, power_w=servers.power_w)
+        for index in range(servers.count):
+            number += 1
+            yield _make_host(name_host(site, servers.role, index + 1), servers.role, group, site_number, number)
 
 
 def _fill_racks(site: str, hosts: list[Host], limit_w: float) -> tuple[list[Host], list[Rack]]:
-    """Place hosts in racks, first fit with the largest draw first; control-plane nodes go to different racks."""
+    """Place hosts in racks, first fit with the largest draw first; servers that keep state go to different racks."""
     racks, placed = list[Rack](), list[Host]()
     for host in sorted(hosts, key=lambda one: (-one.power_w, one.name)):
-        taken = {one.rack for one in placed if one.role == host.role == "control-plane"}
+        taken = {one.rack for one in placed if one.role == host.role and host.role in SPREAD_ROLES}
         space = (one for one in racks if one.units + host.units <= RACK_UNITS - SWITCH_UNITS)
         fitting = [one for one in space if one.power_w + host.power_w <= limit_w]
         rack = min(fitting, key=lambda one: one.name in taken, default=None)

@@ -18,6 +18,7 @@ from archwright.contract.plan import (
     CostLine,
     LimitProbability,
     Option,
+    PlatformServers,
     Pool,
     Purchase,
     StaffNeed,
@@ -61,6 +62,7 @@ class OptionDraft(NamedTuple):
     fleets: tuple[MachineFleet, ...] = ()
     staff: tuple[StaffNeed, ...] = ()
     limits: Limits = ()
+    servers: tuple[PlatformServers, ...] = ()
 
 
 def is_monthly(term: CashFlow) -> bool:

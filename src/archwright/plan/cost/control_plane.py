@@ -28,6 +28,8 @@ HOST_CORES, HOST_RAM_BYTES = 4, 16 * 2**30
 MIN_CORES, MIN_RAM_BYTES = 2, 8 * 2**30
 # A control plane of at most one core, without spares, shares a machine that has at least this many cores.
 MAX_SHARED_CORES, MIN_SHARING_CORES = 1.0, 8
+# Own servers with a spare keep the state of the cluster too: of three, a majority survives the loss of one.
+REDUNDANT_OWN_SERVERS = 3
 SERVER_PART = "platform.server"
 SERVER_CORES_PART = "platform.server-cores"
 # The control-plane part that each kind of existing component replaces.
@@ -85,8 +87,9 @@ class ControlPlaneSizer:
         return min(seats, key=lambda one: one[:2])[2] if seats else None
 
     def _build_hosting(self, where: Location, each: int, name: str) -> ControlPlaneHosting:
-        counts = self._machine_counts(each, "typical")
-        ends = [sum(self._machine_counts(each, end)) / len(counts) for end in ("low", "high")]
+        own = where.placement == "on-premises"
+        counts = self._machine_counts(each, "typical", own=own)
+        ends = [sum(self._machine_counts(each, end, own=own)) / len(counts) for end in ("low", "high")]
         value = sum(counts) / len(counts)
         cores = self._peak_cores("typical")
         names = (*(GATEWAY_FACTS if "gateway" in self._parts else ()), *self._other_facts)
@@ -106,9 +109,12 @@ class ControlPlaneSizer:
         )
         return ControlPlaneHosting(where, self._parts, counts, made.basis, max(cores))
 
-    def _machine_counts(self, each: int, end: str) -> tuple[int, ...]:
+    def _machine_counts(self, each: int, end: str, *, own: bool) -> tuple[int, ...]:
         needed = (max(1, math.ceil(cores / each)) for cores in self._peak_cores(end))
-        return tuple(count + self._spare_count(count) for count in needed)
+        counts = tuple(count + self._spare_count(count) for count in needed)
+        if own and self._spare_count(1):
+            return tuple(max(REDUNDANT_OWN_SERVERS, count) for count in counts)
+        return counts
 
     def _spare_count(self, count: int) -> int:
         """Return the spares of `count` machines; only the gateway needs spares, because only it blocks requests."""

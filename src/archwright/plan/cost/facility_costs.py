@@ -5,12 +5,13 @@ The price of rented machines includes all of this; their energy counts only for 
 
 import math
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, exact_estimate, multiply_estimates, sum_estimates
 from archwright.contract.needs import TRAINING_KINDS, Needs
-from archwright.contract.plan import OWN_PLACEMENTS
+from archwright.contract.plan import OWN_PLACEMENTS, PlatformServers
 from archwright.plan.accounting.cash_flow import CashFlow, make_one_time_flow, make_recurring_flow, make_varying_flow
 from archwright.plan.accounting.fleet import Location, MachineFleet
 from archwright.plan.cost import hardware_lifecycle as lifecycle
@@ -27,7 +28,11 @@ from archwright.sizing.infrastructure.storage import count_parameters, count_tra
 
 SERVER_DRAW_PART = "platform.server-draw"
 # Rack units of one server.
-SERVER_RACK_UNITS = 1
+SERVER_RACK_UNITS, STORAGE_RACK_UNITS = 1, 2
+STORAGE_SERVER_PART, STORAGE_SERVER_DRAW_PART = "storage.server", "storage.server-draw"
+# From this many machines on, engines share weights on storage servers; fewer keep the files on their own disks. Three
+# servers keep their data when one is lost.
+LEAST_MACHINES_WITH_STORAGE, LEAST_STORAGE_SERVERS = 3, 3
 # Front-end network: a pair of switches per this many machines; each machine is connected to both.
 MACHINES_PER_SWITCH_PAIR = 30
 # Assumed: this many bought machines use free ports of the building's switches; a pair of switches would cost more than
@@ -38,11 +43,12 @@ MIN_NAME_PLATE_SHARE = 0.8
 
 
 class SitePowerDraw(NamedTuple):
-    """Peak power of an on-premises place, cooling included, and its rack units."""
+    """Peak power of an on-premises place, cooling included, its rack units, and its servers without engines."""
 
     where: Location
     power_kw: Estimate
     rack_units: float
+    servers: tuple[PlatformServers, ...] = ()
 
 
 def list_own_places(case: OptionContext) -> tuple[Location, ...]:
@@ -184,16 +190,20 @@ def _estimate_place_power(case: OptionContext, kept: StoredItems, where: Locatio
         parts.append(Estimate(value=plate, low=MIN_NAME_PLATE_SHARE * plate, high=plate, unit="kW"))
     racked = [(fleet.node.rack_units, fleet.monthly_peaks) for fleet in here if fleet.node is not None]
     units = max(sum(each * peaks[month] for each, peaks in racked) for month in range(case.months))
-    terabytes, gear = max(sum_stored_terabytes(kept, where), default=0.0), size_network_gear(case, where)
+    gear, servers = size_network_gear(case, where), tuple(_list_servers(case, kept, where))
+    terabytes, stores = max(sum_stored_terabytes(kept, where), default=0.0), count_storage_servers(case, kept, where)
     if terabytes:
         parts.append(case.catalog.parameter("storage.draw").scaled(terabytes / 1000, unit="kW"))
+    if any(stores):
+        parts.append(case.catalog.parameter(STORAGE_SERVER_DRAW_PART).scaled(max(stores), unit="kW"))
+    else:
         units += math.ceil(case.catalog.parameter("storage.space").value * terabytes)
     if gear.switches:
         parts += estimate_switch_draw(case, gear)
         units += gear.switches
     if (seat := find_own_servers(case, where)) is not None:
         parts.append(estimate_server_draw(case, max(seat.counts)))
-        units += SERVER_RACK_UNITS * max(seat.counts)
+    units += sum(one.count * one.rack_units for one in servers)
     basis = case.ledger.create_basis(
         f"power.{where.placement}.{where.region}".lower(),
         "formula",
@@ -202,7 +212,7 @@ def _estimate_place_power(case: OptionContext, kept: StoredItems, where: Locatio
         facts=price_pue(case, where).drivers,
     )
     bare = sum_estimates(parts or [exact_estimate(0.0, "kW")], "kW")
-    return SitePowerDraw(where, _apply_pue(case, where, bare, basis), units)
+    return SitePowerDraw(where, _apply_pue(case, where, bare, basis), units, servers)
 
 
 def _compute_peak_kw(fleet: MachineFleet, month: int) -> float:
@@ -264,6 +274,11 @@ def _price_shared_energy(case: OptionContext, kept: StoredItems, where: Location
         flow = [power.to_kwh(amount * one.usd, HOURS_PER_MONTH) * kwh.usd for amount in terabytes]
         line = f"electricity of storage in {where.region}"
         yield make_varying_flow(line, "energy", flow, (*kwh.drivers, *one.drivers))
+    if any(stores := count_storage_servers(case, kept, where)):
+        one = case.quotes.part(STORAGE_SERVER_DRAW_PART)
+        flow = [count * one.usd * HOURS_PER_MONTH * kwh.usd for count in stores]
+        line = f"electricity of storage servers in {where.region}"
+        yield make_varying_flow(line, "energy", flow, (*kwh.drivers, *one.drivers))
     counts = (("front-end switches", gear.front), ("cluster switches", gear.fabric))
     for name, (what, count) in zip(SWITCH_DRAW_PARTS, counts, strict=True):
         if count:
@@ -302,6 +317,8 @@ def energy_by_place(case: OptionContext, kept: StoredItems) -> dict[Location, Es
             terabytes = sum_stored_terabytes(kept, where)
             mean = sum(terabytes) / case.months
             parts.append(case.catalog.parameter("storage.draw").scaled(mean * HOURS_PER_MONTH / 1000, unit="kWh"))
+            stores = sum(count_storage_servers(case, kept, where)) / case.months
+            parts.append(case.catalog.parameter(STORAGE_SERVER_DRAW_PART).scaled(stores * HOURS_PER_MONTH, unit="kWh"))
             draws = estimate_switch_draw(case, size_network_gear(case, where))
             if (seat := find_own_servers(case, where)) is not None:
                 draws.append(estimate_server_draw(case, sum(seat.counts) / case.months))
@@ -349,26 +366,74 @@ def price_control_plane(case: OptionContext) -> list[CashFlow]:
     low, high = min(seat.counts), max(seat.counts)
     name = f"host of {', '.join(seat.parts)}: {low if low == high else f'{low} to {high}'} x "
     if seat.offer is None:
-        return list(_price_own_servers(case, seat, f"{name}small server in {seat.where.region}"))
+        price = case.quotes.part(SERVER_PART)
+        line, unit = (
+            f"{name}small server in {seat.where.region}",
+            price._replace(drivers=(*price.drivers, seat.machines)),
+        )
+        return list(_price_servers(case, HardwarePurchase(line, "platform", unit, seat.counts, SERVER_LIFE)))
     price = case.quotes.offer(seat.offer)
     flow = [count * price.usd * HOURS_PER_MONTH for count in seat.counts]
     line = f"{name}{seat.offer.instance_type} in {seat.offer.region}"
     return [make_varying_flow(line, "platform", flow, (*price.drivers, seat.machines))]
 
 
-def _price_own_servers(case: OptionContext, seat: ControlPlaneHosting, line: str) -> Iterable[CashFlow]:
+def _price_servers(case: OptionContext, what: HardwarePurchase) -> Iterable[CashFlow]:
     """Yield support, and purchases or (if nothing may be bought) a monthly charge over the servers' life."""
-    price = case.quotes.part(SERVER_PART)
-    unit = UnitPrice(price.usd, (*price.drivers, seat.machines))
-    bought = HardwarePurchase(line, "platform", unit, seat.counts, SERVER_LIFE)
     curve = lifecycle.read_ageing_curve(case.quotes.parameter, SERVER_LIFE)
-    aged = lifecycle.list_ages(lifecycle.list_generations(curve, seat.counts), case.months)
-    yield lifecycle.price_support(case.quotes, line, unit, aged)
+    aged = lifecycle.list_ages(lifecycle.list_generations(curve, what.units), case.months)
+    yield lifecycle.price_support(case.quotes, what.line, what.price, aged)
     if case.needs.budget.capex > 0:
-        yield from lifecycle.price_lifecycle(case.quotes, bought)
+        yield from lifecycle.price_lifecycle(case.quotes, what)
         return
     case.ledger.add_assumptions("budget.capex 0: servers of the control plane are charged monthly over their life")
-    yield lifecycle.price_monthly_charge(case.quotes, bought)
+    yield lifecycle.price_monthly_charge(case.quotes, what)
+
+
+def price_storage_servers(case: OptionContext, kept: StoredItems) -> Iterable[CashFlow]:
+    """Yield the cost of the storage servers of each central place; their drives are lines of the data."""
+    for where in list_own_places(case):
+        counts = count_storage_servers(case, kept, where)
+        if any(counts):
+            line = f"storage servers without drives, {max(counts)} in {where.region}"
+            price = case.quotes.part(STORAGE_SERVER_PART)
+            yield from _price_servers(case, HardwarePurchase(line, "storage", price, counts, SERVER_LIFE))
+
+
+def count_storage_servers(case: OptionContext, kept: StoredItems, where: Location) -> tuple[int, ...]:
+    """Return the storage servers of a place per month: for its bytes, and at least those that survive a loss."""
+    racked = [one for one in select_central_fleets(case, where) if one.node is not None and one.node.form == "rack"]
+    none = (0,) * case.months
+    if where.placement != "on-premises" or sum(one.peak for one in racked) < LEAST_MACHINES_WITH_STORAGE:
+        return none
+    space = case.catalog.parameter("storage.space").value / STORAGE_RACK_UNITS
+    terabytes = sum_stored_terabytes(kept, where) or none
+    counts = (max(LEAST_STORAGE_SERVERS, math.ceil(space * amount)) for amount in terabytes)
+    return tuple(accumulate(counts, max))
+
+
+def _list_servers(case: OptionContext, kept: StoredItems, where: Location) -> Iterable[PlatformServers]:
+    """Yield the servers of a place at the peak, with the highest draw of each, which a feed must carry."""
+    seat, stores = find_own_servers(case, where), max(count_storage_servers(case, kept, where))
+    if seat is not None:
+        draw_w = case.catalog.parameter(SERVER_DRAW_PART).high * 1000
+        yield PlatformServers(
+            role="platform",
+            region=where.region,
+            count=max(seat.counts),
+            rack_units=SERVER_RACK_UNITS,
+            power_w=draw_w,
+        )
+    if stores:
+        drives_w = case.catalog.parameter("storage.draw").high * max(sum_stored_terabytes(kept, where), default=0.0)
+        bare_w = case.catalog.parameter(STORAGE_SERVER_DRAW_PART).high * 1000
+        yield PlatformServers(
+            role="storage",
+            region=where.region,
+            count=stores,
+            rack_units=STORAGE_RACK_UNITS,
+            power_w=bare_w + drives_w / stores,
+        )
 
 
 def find_own_servers(case: OptionContext, where: Location) -> ControlPlaneHosting | None:

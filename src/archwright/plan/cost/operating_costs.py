@@ -10,7 +10,7 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, sum_estimates
 from archwright.contract.needs import Needs
-from archwright.contract.plan import StaffNeed
+from archwright.contract.plan import PlatformServers, StaffNeed
 from archwright.plan.accounting.budget import USD
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import Location, MachineFleet
@@ -36,6 +36,7 @@ class OperatingCosts(NamedTuple):
     notes: tuple[str, ...] = ()
     places: tuple[SitePowerDraw, ...] = ()
     staff: tuple[StaffNeed, ...] = ()
+    servers: tuple[PlatformServers, ...] = ()
 
 
 def estimate_operating_costs(
@@ -58,6 +59,7 @@ def estimate_operating_costs(
         *facility.price_energy(case, kept),
         *facility.price_colocation(case, places),
         *facility.price_control_plane(case),
+        *facility.price_storage_servers(case, kept),
         *facility.price_further_places(case),
         *price_staff(case),
     ]
@@ -75,7 +77,8 @@ def estimate_operating_costs(
         facts=tuple(place.power_kw.basis for place in places),
     )
     power_kw = sum_estimates([place.power_kw for place in places], "kW", basis)
-    return found._replace(power_kw=power_kw, rack_units=sum(place.rack_units for place in places))
+    servers = tuple(server for place in places for server in place.servers)
+    return found._replace(power_kw=power_kw, rack_units=sum(place.rack_units for place in places), servers=servers)
 
 
 def estimate_energy_and_carbon(case: OptionContext, kept: StoredItems) -> tuple[Estimate | None, Estimate | None]:

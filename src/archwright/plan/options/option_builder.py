@@ -458,6 +458,7 @@ class OptionBuilder:
             energy_kwh_per_month=costs.energy_kwh_per_month,
             carbon_kg_per_month=costs.carbon_kg_per_month,
             staff=costs.staff,
+            servers=costs.servers,
             misses=(*draft.misses, *list_misses(limits), *racks),
             notes=(*draft.notes, *costs.notes),
             limits=(*draft.limits, *limits),
