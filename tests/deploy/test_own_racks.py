@@ -6,6 +6,8 @@ import csv
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
+from ipaddress import ip_network
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
@@ -19,7 +21,9 @@ from archwright.needs.reader import parse_needs
 from archwright.needs.template import read_template
 from archwright.plan.planner import make_plan
 
+from .clusters import read_cluster
 from .conftest import MadeBundle, MadePlan
+from .object_rules import read_objects
 
 EXAMPLES = ("clinic", "manufacturer")
 TEMPLATES = ("insurer", "logistics", "public-administration", "research-laboratory")
@@ -109,3 +113,38 @@ def test_few_own_machines_keep_files_on_their_own_disks(made_plan: MadePlan) -> 
         if own:
             roles[sum(own.values()) > 2] = {one.role for one in option.servers}
     assert roles == {False: {"platform"}, True: {"platform", "storage"}}
+
+
+def test_clients_reach_the_gateway_of_own_racks(made_bundle: MadeBundle) -> None:
+    """The way in has an address that machines of the front network announce, and its machines may announce it."""
+    bundle = made_bundle("clinic", "onprem")
+    objects = {one["kind"]: one for one in read_objects(bundle.files["kubernetes/overlays/de/load-balancer.yaml"].text)}
+    pool, announced = objects["IPAddressPool"], objects["L2Advertisement"]
+    assert announced["spec"]["ipAddressPools"] == [pool["metadata"]["name"]]
+    (address,) = pool["spec"]["addresses"]
+    assert ip_network(address).subnet_of(ip_network("192.0.2.0/24")), "no network has it until the user states another"
+    readme = bundle.files["kubernetes/README.md"].text
+    assert "kind: IPAddressPool" in readme and "/spec/addresses" in readme
+    script = bundle.files["kubernetes/platform/de/install.sh"].text
+    assert script.index("helm upgrade --install metallb") > script.index("namespace metallb-system")
+    assert bundle.pins.charts["metallb"].source.split()[-1] == bundle.components["metallb"]
+    (chosen,) = announced["spec"]["nodeSelectors"]
+    labels = bundle.files["kubernetes/overlays/de/label-nodes.sh"].text.splitlines()
+    (label,) = chosen["matchLabels"].items()
+    platform = [line for line in labels if "=".join(label) in line]
+    assert len(platform) == 3
+    assert all("node.kubernetes.io/exclude-from-external-load-balancers-" in line for line in platform)
+
+
+def test_the_gateway_stands_on_the_servers_that_the_plan_buys_for_it(made_bundle: MadeBundle) -> None:
+    objects = read_cluster(made_bundle("clinic", "kubernetes"), PurePosixPath("overlays/de"))
+    wanted = {"archwright.dev/node-class": "platform"}
+    gateway = next(one for one in objects if one["kind"] == "StatefulSet" and one["metadata"]["name"] == "gateway")
+    assert gateway["spec"]["template"]["spec"]["nodeSelector"] == wanted
+    database = next(one for one in objects if one["kind"] == "Cluster")
+    assert (database["spec"]["instances"], database["spec"]["affinity"]["nodeSelector"]) == (3, wanted)
+
+
+def test_a_rented_cluster_has_no_load_balancer_of_its_own(made_bundle: MadeBundle) -> None:
+    bundle = made_bundle("startup", "kubernetes")
+    assert "metallb" not in "".join(file.text for file in bundle.files.values()).lower()

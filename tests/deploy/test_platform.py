@@ -393,11 +393,16 @@ def test_jobs_stand_at_one_site_and_machines_say_their_class(made_deployment: Ca
         assert {pool.node_class for pool in site.pools} <= classes
 
 
-def test_own_machines_are_tainted_only_beside_others_and_repaired_only_on_demand(rendered: Rendered) -> None:
+def test_own_machines_are_tainted_only_beside_others_and_repaired_only_on_demand(
+    rendered: Rendered, made_plan: MadePlan, made_bundle: MadeBundle
+) -> None:
     bundle = rendered("clinic", "on-premises")
     labels = next(file.text for path, file in bundle.files.items() if path.endswith("label-nodes.sh"))
     assert "kubectl label node" in labels
-    assert "kubectl taint" not in labels, "operators have no other machines"
+    assert "nvidia.com/gpu=true:NoSchedule" in labels, "operators have the platform servers"
+    alone = replace(made_plan("clinic"), options=tuple(replace(one, servers=()) for one in made_plan("clinic").options))
+    own = made_bundle(alone, "kubernetes", "on-premises").files["overlays/de/label-nodes.sh"].text
+    assert "kubectl taint" not in own, "operators have no other machines"
     line = next(
         one for one in read_script(bundle, "de").splitlines() if one.startswith("helm upgrade --install nvsent")
     )

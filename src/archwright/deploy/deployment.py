@@ -19,7 +19,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Offer
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Placement
-from archwright.contract.plan import OWN_PLACEMENTS, LoadSpec, Option, Plan, Pool, PurchaseKind
+from archwright.contract.plan import OWN_PLACEMENTS, LoadSpec, Option, Plan, PlatformServers, Pool, PurchaseKind
 from archwright.contract.record import Record, replace
 from archwright.deploy.containers.engine_containers import EngineContainer, build_container, find_resource, find_vendor
 from archwright.deploy.containers.weight_loading import WeightLoading, plan_weight_loading
@@ -183,7 +183,7 @@ class PoolDeployment(Record):
 class DeploymentSite(Record):
     """A place with its pools and machines. `place`: provider, or "on-premises", "this-machine".
 
-    `is_main`: the gateway runs here.
+    `is_main`: the gateway runs here. `servers`: what the plan buys here without engines.
     """
 
     name: str
@@ -192,11 +192,17 @@ class DeploymentSite(Record):
     region: str
     pools: tuple[PoolDeployment, ...]
     machines: tuple[MachineGroup, ...]
+    servers: tuple[PlatformServers, ...] = ()
     is_main: bool = False
 
     @property
     def is_own(self) -> bool:
         return self.placement in OWN_PLACEMENTS
+
+    @property
+    def platform_servers(self) -> int:
+        """Servers for the gateway, the database and the cluster's own state; 0: these share the other machines."""
+        return sum(one.count for one in self.servers if one.role == "platform")
 
     @property
     def accelerators(self) -> dict[str, int]:
@@ -412,6 +418,7 @@ class _Builder:
             region=region,
             pools=tuple(_place_pool(pool, built, machines, name) for pool in built),
             machines=machines,
+            servers=tuple(one for one in self._option.servers if placement == "on-premises" and one.region == region),
         )
 
     def _build_machines(

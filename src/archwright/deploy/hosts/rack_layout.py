@@ -107,14 +107,14 @@ def lay_out_sites(deployment: Deployment, catalog: Catalog) -> tuple[SiteLayout,
     """Return the layout of each own site; empty if the option has none."""
     limit_w = catalog.parameter("cooling.air").value * 1000
     own = [site for site in deployment.sites if site.placement == "on-premises"]
-    return tuple(_lay_out_site(deployment, site, number, limit_w) for number, site in enumerate(own))
+    return tuple(_lay_out_site(site, number, limit_w) for number, site in enumerate(own))
 
 
-def _lay_out_site(deployment: Deployment, site: DeploymentSite, number: int, limit_w: float) -> SiteLayout:
+def _lay_out_site(site: DeploymentSite, number: int, limit_w: float) -> SiteLayout:
     edge = not site.is_main and all(not group.accelerator_count for group in site.machines)
     hosts = [*_list_machines(site, number)]
     if not edge:
-        hosts += _list_platform_hosts(deployment, site, hosts, number)
+        hosts += _list_platform_hosts(site, hosts, number)
     placed, racks = ([*hosts], []) if edge else _fill_racks(site.name, hosts, limit_w)
     second = 20 + 4 * number
     networks = {"front": f"10.{second}.0.0/22", "out-of-band": f"10.{second + 1}.0.0/22"}
@@ -160,12 +160,10 @@ def _make_host(name: str, role: str, group: MachineGroup, site_number: int, numb
     )
 
 
-def _list_platform_hosts(
-    deployment: Deployment, site: DeploymentSite, machines: list[Host], site_number: int
-) -> Iterator[Host]:
+def _list_platform_hosts(site: DeploymentSite, machines: list[Host], site_number: int) -> Iterator[Host]:
     """Yield the servers without engines that the plan pays for at this site."""
     number = len(machines)
-    for servers in (one for one in deployment.option.servers if one.region == site.region):
+    for servers in site.servers:
         kind = f"{servers.role} server"
         group = MachineGroup(name=servers.role, machine=kind, kind="bought", mean=servers.count, peak=servers.count)
         group = replace(group, rack_units=servers.rack_units, power_w=servers.power_w)
