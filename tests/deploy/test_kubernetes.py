@@ -324,4 +324,5 @@ def test_idle_accelerators_of_google_are_checked_without_starting_machines(made_
 def test_the_read_me_says_what_is_open(made_bundle: MadeBundle) -> None:
     text = made_bundle("manufacturer", "kubernetes", "hybrid-azure").files["README.md"].text
     assert "`platform.tls`" in text
-    assert "downtime-fr at fr-plants" in text
+    assert "downtime-fr at fr-plants" not in text, "its machines have units of systemd"
+    assert "Machines of fr-plants, us-plants, cn-plants need no cluster" in text

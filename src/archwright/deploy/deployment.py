@@ -200,6 +200,13 @@ class DeploymentSite(Record):
         return self.placement in OWN_PLACEMENTS
 
     @property
+    def is_plant(self) -> bool:
+        """True if only models that predict run here, apart from the gateway's site: its machines need no cluster."""
+        predicts = bool(self.pools) and all(one.pool.kind == "predict" for one in self.pools)
+        has_jobs = any(group.is_job for group in self.machines)
+        return self.is_own and not self.is_main and predicts and not has_jobs
+
+    @property
     def platform_servers(self) -> int:
         """Servers for the gateway, the database and the cluster's own state; 0: these share the other machines."""
         return sum(one.count for one in self.servers if one.role == "platform")
@@ -217,13 +224,17 @@ class DeploymentSite(Record):
 
 
 class Deployment(Record):
-    """`name`: label of the organisation. `option` is the one that is rendered; `plan` the whole decision."""
+    """`name`: label of the organisation. `option` is the one that is rendered; `plan` the whole decision.
+
+    `is_plant`: one site without a cluster, of which each machine has a gateway of its own.
+    """
 
     name: str
     plan: Plan
     option: Option
     sites: tuple[DeploymentSite, ...]
     archwright: str
+    is_plant: bool = False
 
     @property
     def is_chosen(self) -> bool:
@@ -240,9 +251,23 @@ class Deployment(Record):
     @property
     def served_plan(self) -> Plan:
         """The plan as if it had chosen this option: its pools stand in the plan for its choice only."""
+        if self.is_plant:
+            pools = tuple(one.pool for one in self.pools)
+            return replace(self.plan, chosen=self.option.name, pools=pools, upstreams=())
         if self.is_chosen:
             return self.plan
         return replace(self.plan, chosen=self.option.name, pools=self.option.pools, upstreams=())
+
+    @property
+    def cluster_part(self) -> "Deployment":
+        """The deployment without its plants."""
+        return replace(self, sites=tuple(site for site in self.sites if not site.is_plant))
+
+    @property
+    def plants(self) -> tuple["Deployment", ...]:
+        """A deployment of each plant, whose machines have a gateway of their own."""
+        sites = (replace(site, is_main=True) for site in self.sites if site.is_plant)
+        return tuple(replace(self, sites=(site,), is_plant=True) for site in sites)
 
     @property
     def grace_s(self) -> int:

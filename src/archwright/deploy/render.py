@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import cast
 
 import msgspec
@@ -21,7 +21,7 @@ from archwright.deploy.containers.engine_containers import choose_image, find_dr
 from archwright.deploy.containers.engine_layout import list_engines
 from archwright.deploy.containers.gateway_container import GatewayContainer, build_gateway
 from archwright.deploy.deployment import Deployment, build_deployment
-from archwright.deploy.hosts.rack_layout import lay_out_sites, list_bill
+from archwright.deploy.hosts.rack_layout import SiteLayout, lay_out_sites, list_bill, list_hosts
 from archwright.deploy.hosts.systemd import build_units
 from archwright.deploy.monitoring.monitored import build_monitoring
 from archwright.deploy.rendering.bundle import (
@@ -46,6 +46,8 @@ from archwright.errors import ErrorLocation, PlanError, UsageError
 
 # How an organisation pays its own machines; other kinds are rented.
 OWN_KINDS = ("bought", "owned")
+# Plants have machines without a cluster.
+PLANT_TARGET, PLANT_FOLDER = "systemd", "plants"
 # Bundles with objects of this template folder have a check-list of conformance.
 ASSESSED_FOLDER = "kubernetes"
 
@@ -140,10 +142,15 @@ def render_bundle(
     for one in deployment.pools if target.images else ():
         components.get(one.container.component if one.container is not None else "")
     charts = UsedRows({name: pin.pinned for name, pin in pins.charts.items()})
-    context = build_context(deployment, target, catalog, components, pins, images)
-    context["charts"] = charts
+    context = build_context(deployment.cluster_part, target, catalog, components, pins, images)
+    context |= {"charts": charts, "layouts": lay_out_sites(deployment, catalog), "plants": deployment.plants}
+    context["bill"] = list_bill(deployment, cast(tuple[SiteLayout, ...], context["layouts"]))
     gateway = cast(GatewayContainer, context["gateway"])
     objects = [one for folder, prefix in target.folders.items() for one in _expand_folder(folder, prefix, context)]
+    for plant in deployment.plants:
+        objects += _render_plant(
+            plant, build_context(plant, find_target(PLANT_TARGET), catalog, components, pins, images)
+        )
     used = components.used | (images.used if target.images else set())
     named = {name: pin for name, pin in pins.images.items() if target.images and name in images.used}
     addresses = {pool: pins.addresses.get(pool, "") for pool in gateway.open_addresses}
@@ -157,6 +164,12 @@ def render_bundle(
         components={name: one.version for name, one in catalog.components.items() if name in used},
         pins=pins,
     )
+
+
+def _render_plant(plant: Deployment, context: Mapping[str, object]) -> Iterator[RenderedObject]:
+    """Yield the files of one machine of a plant, for all of them."""
+    for folder, prefix in find_target(PLANT_TARGET).folders.items():
+        yield from _expand_folder(folder, str(PurePosixPath(PLANT_FOLDER, plant.main_site.name, prefix)), context)
 
 
 def _expand_folder(folder: str, prefix: str, context: Mapping[str, object]) -> Iterator[RenderedObject]:
@@ -176,10 +189,7 @@ def build_context(
     images: Mapping[str, str],
 ) -> dict[str, object]:
     """Return the names that templates use."""
-    layouts = lay_out_sites(deployment, catalog)
     context: dict[str, object] = {
-        "layouts": layouts,
-        "bill": list_bill(deployment, layouts),
         "deployment": deployment,
         "plan": deployment.plan,
         # Text, since the providers of Terraform name major versions by text.
@@ -201,6 +211,7 @@ def build_context(
         "images": images,
         "pins": pins,
         "target": target,
+        "hosts": list_hosts(deployment.main_site),
     }
     return {**context, "monitoring": build_monitoring(context, deployment, catalog, target.engine_url)}
 

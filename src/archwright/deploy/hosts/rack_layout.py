@@ -135,6 +135,11 @@ def _list_machines(site: DeploymentSite, number: int) -> Iterator[Host]:
             yield _make_host(name, role, group, number, counts.total())
 
 
+def list_hosts(site: DeploymentSite) -> tuple[str, ...]:
+    """Return the names of the machines with engines of a site."""
+    return tuple(host.name for host in _list_machines(site, 0))
+
+
 def name_host(site: DeploymentSite, kind: str, number: int) -> str:
     """Return the name of a machine: a label that says its site, the same in all files and in the cluster."""
     return f"{make_label(f'{site.name}-{kind}')}-{number:02d}"
