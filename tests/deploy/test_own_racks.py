@@ -6,7 +6,7 @@ import csv
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
-from ipaddress import ip_network
+from ipaddress import IPv4Network
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -122,7 +122,7 @@ def test_clients_reach_the_gateway_of_own_racks(made_bundle: MadeBundle) -> None
     pool, announced = objects["IPAddressPool"], objects["L2Advertisement"]
     assert announced["spec"]["ipAddressPools"] == [pool["metadata"]["name"]]
     (address,) = pool["spec"]["addresses"]
-    assert ip_network(address).subnet_of(ip_network("192.0.2.0/24")), "no network has it until the user states another"
+    assert IPv4Network(address).subnet_of(IPv4Network("192.0.2.0/24")), "no network has it until the user states another"
     readme = bundle.files["kubernetes/README.md"].text
     assert "kind: IPAddressPool" in readme and "/spec/addresses" in readme
     script = bundle.files["kubernetes/platform/de/install.sh"].text

@@ -402,19 +402,23 @@ def price_storage_servers(case: OptionContext, kept: StoredItems) -> Iterable[Ca
 
 def count_storage_servers(case: OptionContext, kept: StoredItems, where: Location) -> tuple[int, ...]:
     """Return the storage servers of a place per month: for its bytes, and at least those that survive a loss."""
-    racked = [one for one in select_central_fleets(case, where) if one.node is not None and one.node.form == "rack"]
+    fleets = select_central_fleets(case, where)
+    machines = sum(one.peak for one in fleets if one.node is not None and one.node.form == "rack")
     none = (0,) * case.months
-    if where.placement != "on-premises" or sum(one.peak for one in racked) < LEAST_MACHINES_WITH_STORAGE:
+    if where.placement != "on-premises" or machines < LEAST_MACHINES_WITH_STORAGE:
         return none
-    space = case.catalog.parameter("storage.space").value / STORAGE_RACK_UNITS
+
+    units_per_tb = case.catalog.parameter("storage.space").value
     terabytes = sum_stored_terabytes(kept, where) or none
-    counts = (max(LEAST_STORAGE_SERVERS, math.ceil(space * amount)) for amount in terabytes)
-    return tuple(accumulate(counts, max))
+    by_bytes = (math.ceil(units_per_tb * amount / STORAGE_RACK_UNITS) for amount in terabytes)
+    # A server that is bought stays.
+    return tuple(accumulate((max(LEAST_STORAGE_SERVERS, count) for count in by_bytes), max))
 
 
 def _list_servers(case: OptionContext, kept: StoredItems, where: Location) -> Iterable[PlatformServers]:
     """Yield the servers of a place at the peak, with the highest draw of each, which a feed must carry."""
-    seat, stores = find_own_servers(case, where), max(count_storage_servers(case, kept, where))
+    seat = find_own_servers(case, where)
+    stores = max(count_storage_servers(case, kept, where))
     if seat is not None:
         draw_w = case.catalog.parameter(SERVER_DRAW_PART).high * 1000
         yield PlatformServers(
