@@ -122,7 +122,7 @@ def test_clients_reach_the_gateway_of_own_racks(made_bundle: MadeBundle) -> None
     pool, announced = objects["IPAddressPool"], objects["L2Advertisement"]
     assert announced["spec"]["ipAddressPools"] == [pool["metadata"]["name"]]
     (address,) = pool["spec"]["addresses"]
-    assert IPv4Network(address).subnet_of(IPv4Network("192.0.2.0/24")), "no network has it until the user states another"
+    assert IPv4Network(address).subnet_of(IPv4Network("192.0.2.0/24")), "no network has it before the user states one"
     readme = bundle.files["kubernetes/README.md"].text
     assert "kind: IPAddressPool" in readme and "/spec/addresses" in readme
     script = bundle.files["kubernetes/platform/de/install.sh"].text
