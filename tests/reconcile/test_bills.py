@@ -84,6 +84,18 @@ def test_only_tagged_rows_count_if_any_row_is_tagged(tmp_path: Path) -> None:
     assert measured.value == pytest.approx(800) and measured.samples == 2
 
 
+def test_rows_of_a_bundle_count_by_the_option_that_they_are_tagged_with(tmp_path: Path) -> None:
+    rows = (
+        {"Tags": f'{{"user:archwright-option": "{PLAN.chosen}"}}', "EffectiveCost": "300"},
+        {"Tags": f'{{"archwright-option": "{PLAN.chosen}", "archwright-pool": "one two"}}', "EffectiveCost": "100"},
+        {"Tags": '{"archwright-option": "another-option", "archwright-pool": "assistant"}', "EffectiveCost": "1000"},
+        {"Tags": '{"team": "x"}', "EffectiveCost": "1000"},
+    )
+    measured = compare(tmp_path / "b.csv", *rows)["machines"].measured
+    assert measured is not None
+    assert measured.value == pytest.approx(800) and measured.samples == 2
+
+
 def test_taxes_credits_and_corrections_are_left_out_and_stated(tmp_path: Path) -> None:
     odd = [
         {"ChargeCategory": "Tax"},

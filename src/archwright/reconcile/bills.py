@@ -1,8 +1,9 @@
 """Compare bills in FOCUS (CSV, CSV.gz, Parquet) with the recurring cost lines of the chosen option.
 
 EffectiveCost is compared, because the plan spreads commitments over time too. Taxes, credits and corrections of earlier
-periods are left out, and their sum is stated. If a row carries the tag `archwright/plan` or `archwright/pool` (or these
-words joined by - _ or :), only rows with the tag of this plan or of its pools count; else the whole bill counts.
+periods are left out, and their sum is stated. If a row carries the tag `archwright/plan`, `archwright/option` or
+`archwright/pool` (or these words joined by - _ or :), only rows with the digest, the chosen option or a pool of this
+plan count; else the whole bill counts. Bundles tag by option: a digest would change every resource with every plan.
 Columns: https://focus.finops.org/focus-specification/v1-2/
 """
 
@@ -39,7 +40,7 @@ BILLED_LINES: tuple[CostCategory, ...] = tuple(category for categories, _ in GRO
 DIGEST_CHARACTERS = 8
 # The limit of the csv module by default; another part of the program may have raised it.
 MOST_CHARACTERS = 131_072
-TAG = re.compile(r"(?:^|.*[^a-z])archwright[^a-z]+(plan|pool)$")
+TAG = re.compile(r"(?:^|.*[^a-z])archwright[^a-z]+(plan|option|pool)$")
 
 
 class _FocusCharge(msgspec.Struct, rename="pascal"):
@@ -66,13 +67,19 @@ class _FocusCharge(msgspec.Struct, rename="pascal"):
         return self.charge_category in ("Tax", "Credit") or self.charge_class == "Correction"
 
     def find_owner(self, plan: Plan) -> bool | None:
-        """Return True if a tag names the plan or its pool, None without our tags. Raises ValueError for broken tags."""
+        """Return True if a tag names the plan, its option or pool, None without our tags.
+
+        The most exact tag of a row decides. Raises ValueError for broken tags.
+        """
         tags = msgspec.json.decode(self.tags) if isinstance(self.tags, str) else self.tags or {}
         found = ((TAG.match(str(key).lower()), str(value)) for key, value in dict(tags).items())
         ours = [(match[1], value) for match, value in found if match is not None]
         digests = [value for kind, value in ours if kind == "plan"]
         if digests:
             return any(plan.digest.startswith(one) and len(one) >= DIGEST_CHARACTERS for one in digests)
+        options = [value for kind, value in ours if kind == "option"]
+        if options:
+            return plan.chosen in options
         return any(value in {pool.name for pool in plan.pools} for _, value in ours) if ours else None
 
 

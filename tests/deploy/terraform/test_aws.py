@@ -70,7 +70,7 @@ def test_every_option_renders_files_that_hold_together(rendered: dict[str, dict[
         assert find_other_forms(files) == find_broken_references(files) == find_secrets(files) == [], name
         configuration = merge_configuration(files)
         tags = configuration["locals"]["tags"]
-        assert {"owner", "archwright-tenant", "archwright-plan", "archwright-option"} <= tags.keys()
+        assert {"owner", "archwright-tenant", "archwright-option", "archwright-site"} <= tags.keys()
         assert configuration["provider"]["aws"]["default_tags"] == {"tags": "${local.tags}"}
         resources = configuration["resource"]
         assert all(body["//"] for kind in resources.values() for body in kind.values()), name

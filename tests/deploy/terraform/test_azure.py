@@ -66,7 +66,7 @@ def test_every_option_renders_files_that_hold_together(rendered: dict[str, Files
     for name, files in rendered.items():
         assert find_faults(files) == [], name
         tags = merge_configuration(files)["locals"]["tags"]
-        assert {"owner", "archwright-tenant", "archwright-plan", "archwright-option"} <= tags.keys()
+        assert {"owner", "archwright-tenant", "archwright-option", "archwright-site"} <= tags.keys()
 
 
 def test_account_values_have_no_default(startup: Configuration) -> None:
@@ -107,7 +107,7 @@ def test_every_taggable_resource_has_the_tags(startup: Configuration) -> None:
         r"|diagnostic|consumption_budget|server_database"
     )
     assert [one for one in without if not bare.search(one)] == []
-    assert startup["locals"]["tags"]["archwright-plan"]
+    assert startup["locals"]["tags"]["archwright-option"]
 
 
 def test_committed_machines_are_reserved_and_fixed(

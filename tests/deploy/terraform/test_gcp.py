@@ -72,7 +72,7 @@ def test_every_option_renders_files_that_hold_together(rendered: dict[str, Files
     for name, files in rendered.items():
         assert find_faults(files) == [], name
         labels = merge_configuration(files)["locals"]["labels"]
-        assert {"owner", "archwright-tenant", "archwright-plan", "archwright-option"} <= labels.keys()
+        assert {"owner", "archwright-tenant", "archwright-option", "archwright-site"} <= labels.keys()
 
 
 def test_account_values_have_no_default(startup: Configuration) -> None:
