@@ -24,6 +24,7 @@ from archwright.plan.planner import make_plan
 EXAMPLES = ("desk", "startup", "clinic", "manufacturer")
 MadePlan = Callable[[str], Plan]
 MadeBundle = Callable[..., FileBundle]
+MadeDeployment = Callable[..., Deployment]
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +58,7 @@ def made_bundle(made_plan: MadePlan, catalog: Catalog) -> MadeBundle:
 
 
 @pytest.fixture(scope="session")
-def made_deployment(made_plan: MadePlan, catalog: Catalog) -> Callable[..., Deployment]:
+def made_deployment(made_plan: MadePlan, catalog: Catalog) -> MadeDeployment:
     def make(plan: str | Plan, target: str, option: str | None = None) -> Deployment:
         made = made_plan(plan) if isinstance(plan, str) else plan
         return build_deployment(

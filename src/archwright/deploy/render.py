@@ -14,6 +14,7 @@ from archwright.contract.plan import Option, Plan
 from archwright.contract.record import Record
 from archwright.deploy.cluster.cloud_site import list_cloud_sites
 from archwright.deploy.cluster.conformance import assess_conformance
+from archwright.deploy.cluster.load_balancer import build_load_balancer
 from archwright.deploy.cluster.log_retention import find_log_retention
 from archwright.deploy.cluster.node_pools import build_capacity
 from archwright.deploy.cluster.validation import build_validation
@@ -204,6 +205,7 @@ def build_context(
         "units": build_units(deployment) if target.name == "systemd" else None,
         "components": components,
         "clouds": list_cloud_sites(deployment),
+        "load_balancer": build_load_balancer(deployment, deployment.main_site),
         "log_retention": find_log_retention(deployment.plan),
         "per_usd": catalog.exchange_rate("USD", deployment.plan.currency).value,
         "capacity": build_capacity(deployment),
