@@ -9,6 +9,7 @@ import pytest
 import yaml
 from tests.deploy.conftest import MadeBundle
 
+from archwright.catalog.catalog import Catalog
 from archwright.deploy.cluster.cloud_site import list_system_machines
 from archwright.deploy.rendering.bundle import FileBundle
 
@@ -42,13 +43,13 @@ def test_every_secret_that_a_cluster_reads_is_made_under_its_name(place: str, ma
 
 
 @pytest.mark.parametrize("place", SECRETS)
-def test_the_gateway_fits_on_a_system_node(place: str, made_bundle: MadeBundle) -> None:
+def test_the_gateway_fits_on_a_system_node(place: str, made_bundle: MadeBundle, catalog: Catalog) -> None:
     bundle = made_bundle("manufacturer", place, f"cloud-{place}")
     (gateway,) = list_objects(bundle, "StatefulSet")
     wanted = int(gateway["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"])
     assert wanted > 2, "a plan that needs more than the smallest machine"
     terraform = "".join(file.text for path, file in bundle.files.items() if path.endswith(".tf.json"))
-    (cores,) = {cores for cores, machine in list_system_machines(place) if f'"{machine}"' in terraform}
+    (cores,) = {cores for cores, machine in list_system_machines(catalog, place) if f'"{machine}"' in terraform}
     assert cores > wanted
 
 

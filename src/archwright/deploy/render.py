@@ -204,7 +204,7 @@ def build_context(
         "gateway": build_gateway(deployment, target.engine_url, pins.addresses),
         "units": build_units(deployment) if target.name == "systemd" else None,
         "components": components,
-        "clouds": list_cloud_sites(deployment),
+        "clouds": list_cloud_sites(deployment, catalog),
         "load_balancer": build_load_balancer(deployment, deployment.main_site),
         "log_retention": find_log_retention(deployment.plan),
         "per_usd": catalog.exchange_rate("USD", deployment.plan.currency).value,

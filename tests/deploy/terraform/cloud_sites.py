@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.deploy.conftest import MadeBundle, MadePlan
 
+from archwright.catalog.load import load_catalog
 from archwright.contract.record import replace
 from archwright.deploy.cluster.cloud_site import list_cloud_sites
 from archwright.deploy.cluster.log_retention import LogRetention
@@ -45,7 +46,9 @@ def render_options(target: str, made_plan: MadePlan, made_bundle: MadeBundle) ->
 
 def render_without_gateway(folder: str, deployment: Deployment) -> Files:
     """Return the Terraform files of a cloud site whose gateway runs elsewhere."""
-    clouds = [replace(one, site=replace(one.site, is_main=False)) for one in list_cloud_sites(deployment)]
+    clouds = [
+        replace(one, site=replace(one.site, is_main=False)) for one in list_cloud_sites(deployment, load_catalog())
+    ]
     context = {
         "clouds": clouds,
         "deployment": deployment,

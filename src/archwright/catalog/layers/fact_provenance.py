@@ -81,6 +81,10 @@ class FactProvenance(CatalogTables):
         accepting.accepts_stale = True
         return accepting
 
+    def services_of(self, provider: str) -> tuple[cost_records.CloudService, ...]:
+        """Return what a cluster at a provider needs beside its machines; none if no bundle makes a cluster there."""
+        return tuple(row for row in self.cloud_services if row.provider == provider)
+
     def sold_offers(self, provider: str) -> tuple[records.Offer, ...]:
         """Return the whole machines of a provider with a valid price, at the prices that plans expect."""
         key = (provider, self.accepts_stale)

@@ -306,7 +306,9 @@ class CatalogTables:
                 found[name] = replace(row, grid_gco2_per_kwh=figure, grid_year=year, grid_source=source)
         return (*found.values(), *alone)
 
-    parts = _keyed_table(parsers.read_planning_parameters)
+    parts = _keyed_table(parsers.read_parts)
+    cloud_services = _list_table(parsers.read_cloud_services)
+    system_machines = _list_table(parsers.read_system_machines)
     nodes = _keyed_table(parsers.read_servers)
 
     @overlaid_property

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from archwright.catalog.tables.records import Fact
+from archwright.contract.plan import CostCategory
 
 MachineForm = Literal["rack", "desk", "edge"]
 
@@ -17,6 +18,35 @@ class PlanningParameter(Fact):
     typical: float
     high: float
     unit: str
+
+
+class CloudService(PlanningParameter):
+    """A service that the cluster of a cloud site needs beside its machines; bundles read `count` and `setting`.
+
+    `per`: what has `count` units: a site; the site of the gateway; a system node; the volume of weights of a pool; a GB
+    of weights that a starting replica reads. `resources`: kinds of rendered objects that the row pays for. `region`:
+    where the price holds, empty if it is the same everywhere.
+    """
+
+    provider: str
+    region: str
+    category: CostCategory
+    per: Literal["site", "gateway", "system-node", "weight-volume", "weight-read"]
+    count: float
+    setting: str
+    resources: tuple[str, ...]
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        return tuple(self.setting.split())
+
+
+class SystemMachine(Fact):
+    """A general machine of a provider for the system nodes of a cluster."""
+
+    provider: str
+    cores: int
+    machine: str
 
 
 class ServerSpec(Fact):

@@ -181,6 +181,18 @@ def read_planning_parameters(row: CsvRow) -> cost_records.PlanningParameter:
     return row.to_record(cost_records.PlanningParameter, **read_band(row))
 
 
+@row_parser("cloud_services.csv")
+def read_cloud_services(row: CsvRow) -> cost_records.CloudService:
+    return row.to_record(cost_records.CloudService, **read_band(row))
+
+
+def read_parts(folder: Path) -> list[cost_records.PlanningParameter]:
+    return [*read_planning_parameters(folder), *read_cloud_services(folder)]
+
+
+read_system_machines = table_reader(cost_records.SystemMachine, "system_machines.csv")
+
+
 def read_band(row: CsvRow) -> dict[str, Any]:
     """Read low, typical and high; typical replaces a missing low or high, then confidence gives the band."""
     typical = row.required_number("typical")

@@ -3,13 +3,12 @@
 A cloud site has one Terraform root module.
 """
 
-import csv
-import functools
 import math
 import re
 from collections import Counter
-from pathlib import Path
 
+from archwright.catalog.catalog import Catalog
+from archwright.catalog.tables.cost_records import CloudService
 from archwright.contract.plan import CostLine
 from archwright.contract.record import Record
 from archwright.deploy.deployment import Deployment, DeploymentSite, MachineGroup
@@ -17,7 +16,7 @@ from archwright.deploy.deployment import Deployment, DeploymentSite, MachineGrou
 PREFIX_CHARACTERS = 12
 # Nodes of the system pool: one for each zone of a region.
 LEAST_SYSTEM_NODES = 3
-HOST_LINE = re.compile(r"host of .*: (\d+)(?: to (\d+))? x (\S+) in ")
+HOST_LINE = re.compile(r"(?:host of .*|system nodes): (\d+)(?: to (\d+))? x (\S+) in ")
 
 
 class CloudSite(Record):
@@ -25,6 +24,7 @@ class CloudSite(Record):
 
     `cost_lines`: what the plan pays here every month; `monthly_cost` is their sum in `currency`, `upper_share` the
     upper end of the option's cost as a multiple of its expected cost. `host`: the plan's line for the gateway's host.
+    `services`: what the cluster needs beside its machines, by the last part of the id: the plan prices the same rows.
     `system_machine` has `system_cores`, so that all workers of the gateway fit on one node beside the node's services.
     """
 
@@ -34,6 +34,7 @@ class CloudSite(Record):
     cost_lines: tuple[CostLine, ...]
     currency: str
     upper_share: float
+    services: dict[str, CloudService]
     host: str = ""
     system_nodes: int = LEAST_SYSTEM_NODES
     most_system_nodes: int = LEAST_SYSTEM_NODES
@@ -70,26 +71,24 @@ class CloudSite(Record):
         return tuple(dict.fromkeys(name for pool in pools for name in pool.prediction_ids))
 
 
-@functools.cache
-def list_system_machines(provider: str) -> tuple[tuple[int, str], ...]:
+def list_system_machines(catalog: Catalog, provider: str) -> tuple[tuple[int, str], ...]:
     """Return virtual processors and names of a provider's general machines, the smallest first."""
-    with Path(__file__).with_name("system_machines.csv").open(encoding="utf-8", newline="") as file:
-        return tuple((int(row["cores"]), row["machine"]) for row in csv.DictReader(file) if row["provider"] == provider)
+    return tuple((row.cores, row.machine) for row in catalog.system_machines if row.provider == provider)
 
 
-def list_cloud_sites(deployment: Deployment) -> tuple[CloudSite, ...]:
+def list_cloud_sites(deployment: Deployment, catalog: Catalog) -> tuple[CloudSite, ...]:
     """Return the sites on rented machines, the main one first."""
     sites = sorted((one for one in deployment.sites if not one.is_own), key=lambda one: not one.is_main)
     places = [one.place for one in sites]
-    return tuple(_build_cloud_site(deployment, one, alone=places.count(one.place) == 1) for one in sites)
+    return tuple(_build_cloud_site(deployment, one, catalog, alone=places.count(one.place) == 1) for one in sites)
 
 
-def _build_cloud_site(deployment: Deployment, site: DeploymentSite, *, alone: bool) -> CloudSite:
+def _build_cloud_site(deployment: Deployment, site: DeploymentSite, catalog: Catalog, *, alone: bool) -> CloudSite:
     here = re.compile(rf"(?<![\w-]){re.escape(site.region)}(?![\w-])")
     lines = tuple(one for one in deployment.option.cost_lines if not one.once and here.search(one.name))
     host = next((found for line in lines if (found := HOST_LINE.match(line.name))), None)
     cost = deployment.option.cost_per_month
-    sizes = list_system_machines(site.place)
+    sizes = list_system_machines(catalog, site.place)
     planned = next((one[0] for one in sizes if host and one[1] == host[3]), sizes[0][0])
     needed = max(planned, 1 + deployment.plan.gateway_workers * site.is_main)
     cores, machine = next((one for one in sizes if one[0] >= needed), sizes[-1])
@@ -102,6 +101,7 @@ def _build_cloud_site(deployment: Deployment, site: DeploymentSite, *, alone: bo
         cost_lines=lines,
         currency=deployment.plan.currency,
         upper_share=max(1.0, cost.high / cost.value) if cost and cost.value else 1.0,
+        services={row.id.rpartition(".")[2]: row for row in catalog.services_of(site.place)},
         host=host[0].removesuffix(" in ").rpartition(": ")[2] if host else "",
         system_nodes=nodes,
         most_system_nodes=max(nodes, most),

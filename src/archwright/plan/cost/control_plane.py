@@ -30,6 +30,7 @@ MIN_CORES, MIN_RAM_BYTES = 2, 8 * 2**30
 MAX_SHARED_CORES, MIN_SHARING_CORES = 1.0, 8
 # Own servers with a spare keep the state of the cluster too: of three, a majority survives the loss of one.
 REDUNDANT_OWN_SERVERS = 3
+MAX_WORKERS = 64
 SERVER_PART = "platform.server"
 SERVER_CORES_PART = "platform.server-cores"
 # The control-plane part that each kind of existing component replaces.
@@ -131,6 +132,11 @@ class ControlPlaneSizer:
         first = split_into_years(self._needs.budget.horizon_months)[0]
         return max(self._add_gateway_cores(0.0, "typical")[month] for month in first)
 
+    @property
+    def gateway_workers(self) -> int:
+        """Processes of the gateway: one for each core at the peak of the first year."""
+        return min(MAX_WORKERS, max(1, math.ceil(self.gateway_cores)))
+
     def _add_gateway_cores(self, idle: float, end: str) -> list[float]:
         months = [idle] * self._needs.budget.horizon_months
         if "gateway" in self._parts:
@@ -156,7 +162,7 @@ class ControlPlaneSizer:
             if offer.ram_bytes >= least[1]
         ]
         yield tuple(offer for offer in small if offer.region == place.region)
-        derived = _derive_host_offers(self._catalog, place)
+        derived = derive_host_offers(self._catalog, place)
         yield tuple(offer for offer in derived if offer.vcpu >= least[0] and offer.ram_bytes >= least[1])
         bounds = collect_all_bounds(self._needs)
         yield tuple(offer for offer in small if is_region_inside(self._catalog, bounds, offer.provider, offer.region))
@@ -177,7 +183,7 @@ def _is_plain_offer(offer: Offer) -> bool:
     return offer.accelerator is None and not offer.notes.startswith(BURSTABLE)
 
 
-def _derive_host_offers(catalog: Catalog, place: Location) -> tuple[Offer, ...]:
+def derive_host_offers(catalog: Catalog, place: Location) -> tuple[Offer, ...]:
     """Return the provider's small machines at a price derived for a region whose own prices are unknown.
 
     A region has one price level: the ratio of two regions is the median ratio of the accelerator machines that both
@@ -238,7 +244,7 @@ def find_host_offer(needs: Needs, catalog: Catalog, beside: Iterable[Location] =
     for place in beside:
         if place.placement == "cloud" and is_region_inside(catalog, bounds, place.provider, place.region):
             here = [one for one in fitting if (one.provider, one.region) == (place.provider, place.region)]
-            shared += here or filter(_is_host_offer, _derive_host_offers(catalog, place))
+            shared += here or filter(_is_host_offer, derive_host_offers(catalog, place))
     best = min(shared, key=rank, default=None)
     # A country is as near as another one of the same group.
     near = best is not None and (nearest is None or _rank_group(rank(best)[0]) <= _rank_group(rank(nearest)[0]))

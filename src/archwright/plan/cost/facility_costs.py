@@ -15,6 +15,7 @@ from archwright.contract.plan import OWN_PLACEMENTS, PlatformServers
 from archwright.plan.accounting.cash_flow import CashFlow, make_one_time_flow, make_recurring_flow, make_varying_flow
 from archwright.plan.accounting.fleet import Location, MachineFleet
 from archwright.plan.cost import hardware_lifecycle as lifecycle
+from archwright.plan.cost.cloud_services import compute_site_usd, is_cluster_place
 from archwright.plan.cost.control_plane import SERVER_PART, ControlPlaneHosting, list_platform_parts
 from archwright.plan.cost.data_placement import REFRESH_SUFFIX, OptionContext, list_online_workloads
 from archwright.plan.cost.hardware_lifecycle import SERVER_LIFE, HardwarePurchase
@@ -331,8 +332,10 @@ def energy_by_place(case: OptionContext, kept: StoredItems) -> dict[Location, Es
 REGION_PARTS = ("region.network", "region.platform")
 
 
-def compute_further_place_usd(needs: Needs, catalog: Catalog) -> float:
-    """Return the fixed cost in USD over the horizon of a further place."""
+def compute_further_place_usd(needs: Needs, catalog: Catalog, provider: str = "") -> float:
+    """Return the fixed cost in USD over the horizon of a further place, or of a further region of a provider."""
+    if catalog.services_of(provider):
+        return compute_site_usd(catalog, provider) * needs.budget.horizon_months
     return sum(catalog.parameter(name).value for name in REGION_PARTS) * needs.budget.horizon_months
 
 
@@ -346,6 +349,8 @@ def list_further_places(case: OptionContext) -> tuple[Location, ...]:
 
 def price_further_places(case: OptionContext) -> Iterable[CashFlow]:
     for where in list_further_places(case):
+        if is_cluster_place(case, where):  # its services and system nodes have lines of their own
+            continue
         for name in REGION_PARTS:
             price = case.quotes.part(name)
             line = f"{case.catalog.parts[name].item}: {where.region}"
@@ -361,7 +366,7 @@ def price_control_plane(case: OptionContext) -> list[CashFlow]:
             case.ledger.add_assumptions(
                 "the gateway of a hosted model runs on an existing machine, because no machine may be rented"
             )
-    if seat is None or seat.is_shared:
+    if seat is None or seat.is_shared or is_cluster_place(case, seat.where):
         return []
     low, high = min(seat.counts), max(seat.counts)
     name = f"host of {', '.join(seat.parts)}: {low if low == high else f'{low} to {high}'} x "

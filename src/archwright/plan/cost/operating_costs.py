@@ -1,7 +1,7 @@
 """Operating costs of an option (all costs except compute and tokens), with power, energy and carbon.
 
-Not priced because the default stack does not need them: the control plane of a managed cluster (the platform supervises
-its own processes), and software licences of accelerator vendors (the engines are free software).
+Not priced because the default stack does not need them: software licences of accelerator vendors (the engines are free
+software).
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from archwright.plan.accounting.fleet import Location, MachineFleet
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.cost import facility_costs as facility
 from archwright.plan.cost import hardware_lifecycle as lifecycle
+from archwright.plan.cost.cloud_services import price_cloud_services
 from archwright.plan.cost.data_placement import NO_MODELS, OptionContext, build_option_context
 from archwright.plan.cost.facility_costs import SitePowerDraw
 from archwright.plan.cost.staffing import describe_hires, list_staff, price_staff
@@ -61,6 +62,7 @@ def estimate_operating_costs(
         *facility.price_control_plane(case),
         *facility.price_storage_servers(case, kept),
         *facility.price_further_places(case),
+        *price_cloud_services(case),
         *price_staff(case),
     ]
     _record_assumptions(case)
@@ -122,7 +124,7 @@ def _record_assumptions(case: OptionContext) -> None:
         return
     case.ledger.add_assumptions(
         "every option pays for the storage of all data at its own price, existing data included",
-        "no managed cluster's control plane and no vendor's software licence is priced: the stack needs neither",
+        "no vendor's software licence is priced: the stack needs none",
         "staff: only the work that runs the platform counts. Engineers who build products are the same in every option",
         "people of organisation.team and platform_engineers cost nothing here: their pay does not depend on the option",
         "a role that organisation.team does not state has nobody yet, so an option pays its work in full",

@@ -10,7 +10,6 @@ TTFT predicted at the peak with a free slot (p95, slowest pool); after that it o
 exceeds both that time and the p99 wait at the planned peak (slow end of the band, at most the limit itself).
 """
 
-import math
 import statistics
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -42,7 +41,6 @@ from archwright.simulate.queue_latency import QueueLatencyPrediction
 SENSITIVITY_ORDER: tuple[Sensitivity, ...] = get_args(Sensitivity)
 # Concurrent requests of one gateway to a provider, which enforces its own limits.
 UPSTREAM_SLOTS = 512
-MAX_WORKERS = 64
 # Hosted providers whose protocol is not that of OpenAI.
 PROTOCOLS = {"anthropic": "anthropic"}
 QueuePredictions = Mapping[str, tuple[QueueLatencyPrediction, ...]]
@@ -69,8 +67,7 @@ def build_gateway_settings(
     waits, workers = derive_queue_timeouts(needs, predicted), 1
     if draft.placement != "this-machine":
         # One worker per core at the first year's peak; on this machine the engines need the other cores.
-        cores = ControlPlaneSizer(needs, catalog, PlanProvenance()).gateway_cores
-        workers = min(MAX_WORKERS, max(1, math.ceil(cores)))
+        workers = ControlPlaneSizer(needs, catalog, PlanProvenance()).gateway_workers
     return GatewaySettings(
         tuple(replace(one, waits=waits.get(one.name)) for one in _plan_workloads(needs, catalog, pools, draft.models)),
         pools,

@@ -196,7 +196,9 @@ class CloudPlanner:
         catalog, bounds = self._catalog, collect_all_bounds(self._needs)
         sold = dict.fromkeys(offer.region for offer in catalog.offers if offer.provider == provider)
         if len(regions) > 1:
-            fixed = self._world.format_amount(compute_further_place_usd(self._needs, catalog) * (len(regions) - 1))
+            fixed = self._world.format_amount(
+                compute_further_place_usd(self._needs, catalog, provider) * (len(regions) - 1)
+            )
             why = f"the machines save more than the {fixed} that the further regions cost over the horizon"
             if not any(is_region_inside(catalog, bounds, provider, region) for region in sold):
                 why = "no region is inside the residency of all workloads' data"

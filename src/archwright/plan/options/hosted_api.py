@@ -131,10 +131,11 @@ class HostedApiPlanner:
             limit = "additional rented machines"
             misses += [build_violation(f"{task.name}.placement", "not sold by the token", limit) for task in free]
             return InstanceSelection((), tuple(misses))
-        further = compute_further_place_usd(self._needs, self._catalog)
 
         def rank(one: InstanceSelection) -> tuple[int, float]:
             places = {pick.host.where for pick in one.picks}
+            provider = next((place.provider for place in places), "")
+            further = compute_further_place_usd(self._needs, self._catalog, provider)
             return len(one.misses), sum(pick.cost for pick in one.picks) + further * (len(places) - 1)
 
         best = min(whole, key=rank)
