@@ -98,8 +98,8 @@ def test_a_large_load_takes_more_of_them_as_it_grows() -> None:
     assert (seat.counts[-1] - 5) * seat.offer.vcpu < seat.cores <= seat.counts[-1] * seat.offer.vcpu
     machines = ledger.driver_estimate(seat.machines)
     assert machines.low < machines.value < machines.high, "as uncertain as what a request takes"
-    (line,) = [term for term in run(in_a_cloud(needs)).terms if term.category == "platform"]
-    assert line.line.startswith(f"host of gateway, database, monitoring, catalogue: {seat.counts[0]} to ")
+    (line,) = [term for term in run(in_a_cloud(needs)).terms if term.line.startswith("host of")]
+    assert line.line.startswith("host of gateway, monitoring, catalogue: "), "the database is a service of the cloud"
     assert line.flow[-1] > line.flow[0]
 
 
@@ -118,7 +118,8 @@ def test_a_looser_promise_never_takes_more(made: Callable[[Needs], Case]) -> Non
     needs = times(needs_of("clinic" if made is at_home else "startup"), 300.0)
     targets = (0.5, 0.9, 0.98, 0.99, 0.995, 0.999, 0.9999)
     costs = [paid(run(made(with_availability(needs, target)))) for target in targets]
-    assert costs == sorted(costs) and costs[0] < costs[-1]
+    # The nodes of a cluster stand in three zones, which covers the spares.
+    assert costs == sorted(costs) and (costs[0] < costs[-1] or made is in_a_cloud)
 
 
 def test_workloads_at_sites_have_their_gateway_there() -> None:
@@ -148,7 +149,9 @@ def test_existing_components_are_kept_and_need_no_machine(kinds: tuple[str, ...]
     for made in (in_a_cloud(needs), (needs, (), (HOSTED,))):
         ledger = PlanProvenance()
         lines = [term.line for term in run(made, ledger).terms if "host of " in term.line]
-        assert [line.startswith(f"host of {', '.join(left)}: ") for line in lines] == ([True] if left else [])
+        # A cluster has the database as a service.
+        parts = tuple(part for part in left if made[2] == (HOSTED,) or part != "database")
+        assert [line.startswith(f"host of {', '.join(parts)}: ") for line in lines] == ([True] if parts else [])
         assert not any("runs on an existing machine" in said for said in ledger.assumptions)
     assert paid(run(in_a_cloud(needs))) <= paid(run(in_a_cloud(needs_of("startup"))))
 
@@ -165,7 +168,7 @@ def test_gateway_catalogue_and_control_plane_need_requests_and_data() -> None:
 # --- sharing
 
 
-@pytest.mark.parametrize(("made", "name"), [(at_home, "clinic"), (in_a_cloud, "startup")])
+@pytest.mark.parametrize(("made", "name"), [(at_home, "clinic")])
 def test_a_small_platform_without_spare_shares_a_machine_and_says_so(made: Callable[[Needs], Case], name: str) -> None:
     needs = times(with_availability(needs_of(name), None), 0.2)
     _, fleets, where = made(needs)

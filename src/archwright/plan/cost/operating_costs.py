@@ -17,7 +17,7 @@ from archwright.plan.accounting.fleet import Location, MachineFleet
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.cost import facility_costs as facility
 from archwright.plan.cost import hardware_lifecycle as lifecycle
-from archwright.plan.cost.cloud_services import price_cloud_services
+from archwright.plan.cost.cloud_services import is_cluster_place, price_cloud_services
 from archwright.plan.cost.data_placement import NO_MODELS, OptionContext, build_option_context
 from archwright.plan.cost.facility_costs import SitePowerDraw
 from archwright.plan.cost.staffing import describe_hires, list_staff, price_staff
@@ -143,7 +143,7 @@ def _record_assumptions(case: OptionContext) -> None:
 
 def _collect_notes(case: OptionContext) -> list[str]:
     notes = []
-    if case.seat is not None and case.seat.is_shared:
+    if case.seat is not None and case.seat.is_shared and not is_cluster_place(case, case.seat.where):
         notes.append(
             f"{', '.join(case.seat.parts)} need {case.seat.cores:.2g} cores at the peak and share a machine that "
             "serves requests, because no availability target needs a spare"
