@@ -1,11 +1,12 @@
 """The check-list of the CNCF for AI on Kubernetes, filled in for a bundle: each item with the objects that meet it.
 
-conformance.csv holds the items in our words. `evidence` is what a bundle must have: `Kind/name` of an object or a file;
-* matches any text, `or` joins alternatives, `and` joins parts. `otherwise` says why a bundle does not meet the item.
+conformance.csv holds the items in our words. `evidence` is what a bundle must have: `Kind/name` of an object;
+* matches any text, `or` joins alternatives, `and` joins parts. An item without evidence is never met, and a file that
+is no object is no evidence. `otherwise` says why a bundle does not meet the item.
 """
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -23,29 +24,33 @@ def read_checklist() -> list[dict[str, str]]:
 
 def assess_conformance(objects: Iterable[RenderedObject]) -> RenderedObject:
     """Return the file with the check-list for the objects of a folder."""
-    found = list(dict.fromkeys(map(_describe_object, objects)))
-    items = [_assess_item(item, found) for item in read_checklist()]
+    names = dict[str, str]()
+    for one in objects:
+        if name := _name_object(one):
+            names.setdefault(f"{one.file} {name}", name)
+    items = [_assess_item(item, names) for item in read_checklist()]
     value = {"standard": STANDARD, "source": SOURCE, "items": items}
     reason = "the objects that meet each requirement; only a test on the cluster can show that they work"
     return RenderedObject(CHECKLIST, value, "", reason, (), 0o644)
 
 
-def _describe_object(one: RenderedObject) -> tuple[str, str]:
-    """Return the file of an object, and its kind with its name, empty for other content."""
+def _name_object(one: RenderedObject) -> str:
+    """Return kind and name of an object of Kubernetes, empty for other content."""
     value = one.value if isinstance(one.value, dict) else {}
     metadata = value.get("metadata", {})
-    name = metadata.get("name") or metadata.get("generateName", "")
-    return one.file, f"{value['kind']}/{name}" if "kind" in value else ""
+    name = metadata.get("name") or metadata.get("generateName")
+    return f"{value['kind']}/{name}" if "kind" in value and name else ""
 
 
-def _assess_item(item: dict[str, str], objects: list[tuple[str, str]]) -> dict[str, object]:
-    parts = [part.split(" or ") for part in item["evidence"].split(" and ")]
-    met = [[f"{file} {name}".strip() for file, name in objects if _matches(file, name, part)] for part in parts]
-    result: dict[str, object] = {name: item[name] for name in ("id", "level", "requirement")}
-    if not all(met):
+def _assess_item(item: dict[str, str], names: Mapping[str, str]) -> dict[str, object]:
+    """Return the item with its status. `names`: kind and name of each object by its place in the bundle."""
+    result: dict[str, object] = {key: item[key] for key in ("id", "level", "requirement")}
+    parts = item["evidence"].split(" and ") if item["evidence"] else []
+    evidence = [_find_evidence(part.split(" or "), names) for part in parts]
+    if not evidence or not all(evidence):
         return result | {"status": "not met", "reason": item["otherwise"]}
-    return result | {"status": "met", "objects": [one for part in met for one in part]}
+    return result | {"status": "met", "objects": [place for places in evidence for place in places]}
 
 
-def _matches(file: str, name: str, patterns: list[str]) -> bool:
-    return any(fnmatchcase(name, one) or fnmatchcase(file, one) for one in patterns)
+def _find_evidence(patterns: list[str], names: Mapping[str, str]) -> list[str]:
+    return [place for place, name in names.items() if any(fnmatchcase(name, pattern) for pattern in patterns)]
