@@ -107,6 +107,17 @@ def machine(made_bundle: MadeBundle, tmp_path_factory: pytest.TempPathFactory, p
         yield made
 
 
+def test_doctor_fails_nothing_on_a_machine_that_serves(machine: Machine) -> None:
+    """The models of units lie in the home of the engines, which is not the home of the gateway."""
+    assert machine.ask() == ""
+    until(lambda: all(one["ready"] for one in machine.state()["processes"]))  # type: ignore[attr-defined]
+    done = machine.run_as(GATEWAY, machine.runner.python, "-P", "-m", "archwright", "doctor", "--json")
+    checks = {one["name"]: one for one in json.loads(done.stdout)}
+    assert [name for name, one in checks.items() if not one["ok"]] == []
+    assert done.returncode == 0
+    assert "null-model" in checks["model"]["detail"]
+
+
 def test_the_units_serve_and_a_killed_process_is_back(machine: Machine) -> None:
     assert machine.ask() == ""
     until(lambda: all(one["ready"] for one in machine.state()["processes"]))  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from archwright.contract.record import Record
 from archwright.engines.engine_sandbox import list_missing_controls
 from archwright.home import Home, locate_home
 from archwright.operate import platform_control, readiness_probe
-from archwright.operate.gateway_record import list_pools
+from archwright.operate.gateway_record import list_gateways, list_pools
 from archwright.serving.routing.model_tokens import list_unprotected_pools
 
 DISK_NEEDED_BYTES = 1_000_000_000
@@ -50,8 +50,6 @@ class DoctorCheck(Record):
 def doctor() -> tuple[DoctorCheck, ...]:
     chosen = configuration.load()
     home = locate_home(chosen)
-    files = list_model_files(home)
-    here = [file.model for file in files if file.here]
     free = shutil.disk_usage(home.folder()).free
     openmp = sys.platform != "linux" or ctypes.util.find_library("gomp") is not None
     return (
@@ -59,9 +57,7 @@ def doctor() -> tuple[DoctorCheck, ...]:
         _check_package("xllamacpp", "engine"),
         _check_package("numpy", "probe"),
         _build_check("openmp", openmp, f"libgomp {'found' if openmp else 'missing'}", "apt-get install libgomp1"),
-        _build_check(
-            "model", bool(here), ", ".join(here) or "none fetched", f"archwright models fetch {files[0].model}"
-        ),
+        _check_model(home),
         _build_check("disk", free >= DISK_NEEDED_BYTES, f"{free / 1e9:.1f} GB free", "free 1 GB"),
         _check_port(home, chosen.host, chosen.port),
         _check_special_tokens(home),
@@ -78,6 +74,19 @@ def _check_package(name: str, purpose: str) -> DoctorCheck:
     here = importlib.util.find_spec(name) is not None
     return _build_check(
         purpose, here, f"{name} {'installed' if here else 'missing'}", "pip install 'archwright[local]'"
+    )
+
+
+def _check_model(home: Home) -> DoctorCheck:
+    """A machine that serves needs no file in this home: engines have a home of their own, or run elsewhere."""
+    files = list_model_files(home)
+    here = [file.model for file in files if file.here]
+    is_serving = platform_control.read_status(home).url is not None or bool(list_gateways(home))
+    if is_serving and not here:
+        served = ", ".join(dict.fromkeys(pool.model for pool in list_pools(home)))
+        return DoctorCheck(name="model", ok=True, detail=f"served, with its files outside this home: {served}")
+    return _build_check(
+        "model", bool(here), ", ".join(here) or "none fetched", f"archwright models fetch {files[0].model}"
     )
 
 
