@@ -453,26 +453,27 @@ printf 'chart of %s' "$(basename "$2" .yaml)" > "$2"
 """
 
 
-def pin_charts(bundle: FileBundle, changed: str = "") -> Pins:
-    """Return the pins of the bundle with the digests of what the fake programs download; `changed` gets another."""
+def pin_all(bundle: FileBundle, changed: str = "") -> Pins:
+    """Return resolved pins: charts as the fake programs download them, except `changed`, which is another one."""
     charts = {}
     for name, pin in bundle.pins.charts.items():
         content = f"chart of {name}" if name != changed else "another chart"
         charts[name] = replace(pin, digest=f"sha256:{hashlib.sha256(content.encode()).hexdigest()}")
     images = {name: replace(pin, digest=f"sha256:{'1' * 64}") for name, pin in bundle.pins.images.items()}
-    return replace(bundle.pins, charts=charts, images=images)
+    models = {name: replace(pin, files={"model.bin": "2" * 64}) for name, pin in bundle.pins.models.items()}
+    return replace(bundle.pins, charts=charts, images=images, models=models)
 
 
-def run_install(folder: Path, site: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """Run the script with programs that only note their calls; return its result and the charts it installed."""
+def run_install(folder: Path, platform: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Run install.sh of a folder with programs that only note their calls; return its result and its charts."""
     programs, calls = folder / "programs", folder / "calls"
-    programs.mkdir()
+    programs.mkdir(exist_ok=True)
     for name, text in (("helm", FAKE_HELM), ("curl", FAKE_CURL), ("kubectl", "#!/bin/sh\ncat >/dev/null </dev/null\n")):
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     calls.touch()
     environment = {"PATH": f"{programs}:{os.environ['PATH']}", "CALLS": str(calls)}
-    script = folder / "bundle" / "platform" / site / "install.sh"
+    script = folder / "bundle" / platform / "install.sh"
     done = subprocess.run(["sh", script], env=environment, capture_output=True, text=True, check=False)
     installed = [line.split()[3] for line in calls.read_text().splitlines() if line.startswith("helm upgrade")]
     return done, installed
@@ -481,17 +482,17 @@ def run_install(folder: Path, site: str) -> tuple[subprocess.CompletedProcess[st
 @pytest.mark.process
 def test_nothing_is_installed_while_a_digest_is_missing(rendered: Rendered, tmp_path: Path) -> None:
     write_bundle(rendered("startup", "cloud-aws"), tmp_path / "bundle", "1")
-    done, installed = run_install(tmp_path, "aws-us-east-1")
+    done, installed = run_install(tmp_path, "platform/aws-us-east-1")
     assert (done.returncode, installed) == (1, [])
-    assert "Run archwright verify" in done.stderr
+    assert "Run archwright resolve" in done.stderr
 
 
 @pytest.mark.process
 def test_every_chart_with_its_digest_is_installed(rendered: Rendered, made_bundle: MadeBundle, tmp_path: Path) -> None:
-    pins = pin_charts(rendered("startup", "cloud-aws"))
+    pins = pin_all(rendered("startup", "cloud-aws"))
     bundle = made_bundle("startup", "kubernetes", "cloud-aws", pins=pins)
     write_bundle(bundle, tmp_path / "bundle", "1")
-    done, installed = run_install(tmp_path, "aws-us-east-1")
+    done, installed = run_install(tmp_path, "platform/aws-us-east-1")
     assert done.returncode == 0, done.stderr
     script = read_script(bundle, "aws-us-east-1")
     upgraded = re.findall(r"^helm upgrade --install (\S+)", script, re.MULTILINE)
@@ -503,12 +504,12 @@ def test_every_chart_with_its_digest_is_installed(rendered: Rendered, made_bundl
 def test_a_chart_that_differs_is_not_installed(
     case: str, rendered: Rendered, made_bundle: MadeBundle, tmp_path: Path
 ) -> None:
-    pins = pin_charts(rendered("startup", "cloud-aws"), changed="keda" if case == "another chart" else "")
+    pins = pin_all(rendered("startup", "cloud-aws"), changed="keda" if case == "another chart" else "")
     write_bundle(made_bundle("startup", "kubernetes", "cloud-aws", pins=pins), tmp_path / "bundle", "1")
     if case == "another digest":
         written = tmp_path / "bundle" / "pins.json"
         written.write_text(written.read_text().replace(pins.charts["keda"].digest, f"sha256:{'4' * 64}"))
-    done, installed = run_install(tmp_path, "aws-us-east-1")
+    done, installed = run_install(tmp_path, "platform/aws-us-east-1")
     assert done.returncode == 1
     assert "keda" not in installed
     assert done.stderr.startswith("keda: the ")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from archwright.api.config_import import import_litellm
     from archwright.api.installation import doctor, settings
     from archwright.api.lineage_chain import lineage
+    from archwright.api.pin_resolution import resolve
     from archwright.api.planning import explain, init, plan
     from archwright.api.platform_lifecycle import ask, down, status, up
     from archwright.api.prediction import accuracy, predict_serving, predict_training
@@ -30,6 +31,7 @@ FUNCTIONS_BY_MODULE = {
     "budget_conformance": ("conformance",),
     "config_import": ("import_litellm",),
     "lineage_chain": ("lineage",),
+    "pin_resolution": ("resolve",),
     "planning": ("explain", "init", "plan"),
     "prediction": ("accuracy", "predict_serving", "predict_training"),
     "workload_prediction": ("predict_data", "predict_embedding", "predict_image", "predict_table"),
@@ -45,7 +47,7 @@ __all__ = ["audit", "batches", "catalog", "data", "key", "models", "runs", "tena
 __all__ += ["accuracy", "ask", "bench", "conformance", "diff", "doctor", "down", "explain", "init", "lineage", "plan"]
 __all__ += ["predict_data", "predict_embedding", "predict_image", "predict_serving", "predict_table"]
 __all__ += ["predict_training", "reconcile", "render", "report", "serve", "settings", "status", "train", "up", "usage"]
-__all__ += ["import_litellm", "verify"]
+__all__ += ["import_litellm", "resolve", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,6 @@ from archwright.contract.record import Record
 from archwright.deploy.render import find_target, render_bundle, select_option
 from archwright.deploy.rendering.bundle import (
     MANIFEST,
-    PINS,
     BundleManifest,
     FileBundle,
     check_folder,
@@ -21,7 +20,7 @@ from archwright.deploy.rendering.bundle import (
     read_pins,
     write_bundle,
 )
-from archwright.deploy.rendering.components import Pins, list_age_notes
+from archwright.deploy.rendering.components import Pins, list_age_notes, list_open_pins
 from archwright.errors import ErrorLocation, PlanFileError
 from archwright.home import locate_home
 from archwright.plan.explain.diff import PlanDiff, diff_plans
@@ -90,7 +89,7 @@ def render(plan: str, *, target: str, output: str, option: str | None = None) ->
         target=bundle.target,
         option=bundle.option,
         files=len(bundle.files),
-        open_pins=tuple(one.subject for one in _list_open_pins(bundle.pins)),
+        open_pins=tuple(pin.subject for pin in list_open_pins(bundle.pins)),
         notes=(*_list_option_notes(made, bundle.option), *_list_age_notes(bundle.components)),
     )
 
@@ -116,8 +115,8 @@ def verify(folder: str) -> BundleCheck:
     Raises PlanFileError AW-FILE-13 if the folder is no bundle; the result has the problems otherwise.
     """
     path = Path(folder)
-    manifest = _read_bundle(path)
-    problems = [*_list_open_pins(read_pins(path)), *_list_edited_files(path, manifest)]
+    manifest = read_bundle(path)
+    problems = [*list_pin_problems(read_pins(path)), *_list_edited_files(path, manifest)]
     return BundleCheck(
         folder=folder,
         target=manifest.target,
@@ -127,7 +126,8 @@ def verify(folder: str) -> BundleCheck:
     )
 
 
-def _read_bundle(folder: Path) -> BundleManifest:
+def read_bundle(folder: Path) -> BundleManifest:
+    """Raises PlanFileError AW-FILE-13 if the folder is no bundle."""
     manifest = read_manifest(folder)
     if manifest is None:
         hint = "render one: archwright render plan.json --target NAME -o DIR"
@@ -136,25 +136,9 @@ def _read_bundle(folder: Path) -> BundleManifest:
     return manifest
 
 
-def _list_open_pins(pins: Pins) -> list[BundleProblem]:
-    found = []
-    for name, pin in sorted(pins.images.items()):
-        if not pin.digest:
-            problem = f"the digest of image {pin.reference} is not resolved; write it into {PINS} and render again"
-            found.append(BundleProblem(subject=f"image {name}", problem=problem, command=pin.command))
-    for name, chart in sorted(pins.charts.items()):
-        if not chart.digest:
-            problem = f"the digest of {chart.source} is not resolved; write it into {PINS} and render again"
-            found.append(BundleProblem(subject=f"chart {name}", problem=problem, command=chart.command))
-    for name, one in sorted(pins.models.items()):
-        if not one.files:
-            problem = f"the files of model {one.model} have no SHA-256; write them into {PINS} and render again"
-            found.append(BundleProblem(subject=f"model {name}", problem=problem, command="sha256sum FILES"))
-    for name, url in sorted(pins.addresses.items()):
-        if not url:
-            problem = f"the URL of pool {name} is not known; write it into {PINS} and render again"
-            found.append(BundleProblem(subject=f"address {name}", problem=problem))
-    return found
+def list_pin_problems(pins: Pins) -> list[BundleProblem]:
+    found = list_open_pins(pins)
+    return [BundleProblem(subject=pin.subject, problem=pin.problem, command=pin.command) for pin in found]
 
 
 def _list_edited_files(folder: Path, manifest: BundleManifest) -> list[BundleProblem]:
@@ -185,7 +169,7 @@ def diff(before: str, after: str) -> PlanDiff | BundleDiff:
 
 def _diff_bundle(folder: str, plan: str) -> BundleDiff:
     path = Path(folder)
-    manifest = _read_bundle(path)
+    manifest = read_bundle(path)
     bundle = _render(read_plan(Path(plan)), plan, manifest.target, manifest.option, path)
     changes = []
     for name in sorted({*manifest.files, *bundle.files}):

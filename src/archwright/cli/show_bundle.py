@@ -1,8 +1,9 @@
-"""The terminal output of `render` and `verify`."""
+"""The terminal output of `render`, `resolve` and `verify`."""
 
 from rich.markup import escape
 
-from archwright.api.rendering import BundleCheck, RenderResult
+from archwright.api.pin_resolution import PinResolution
+from archwright.api.rendering import BundleCheck, BundleProblem, RenderResult
 from archwright.cli import show
 from archwright.cli.show import make_console
 from archwright.cli.table_layout import print_indented
@@ -13,7 +14,7 @@ NOT_READY = 3
 def as_json(result: object) -> int:
     """Print JSON; the exit status is NOT_READY if the bundle has a problem."""
     status = show.as_json(result)
-    return NOT_READY if isinstance(result, BundleCheck) and result.problems else status
+    return NOT_READY if isinstance(result, BundleCheck | PinResolution) and result.problems else status
 
 
 def print_render(result: RenderResult) -> int:
@@ -22,21 +23,37 @@ def print_render(result: RenderResult) -> int:
     print_indented(out, f"option: {escape(result.option)}")
     for note in result.notes:
         print_indented(out, f"note: {escape(note)}")
+    step = f"archwright verify {result.folder}"
     if result.open_pins:
         print_indented(out, f"not resolved: {escape(', '.join(result.open_pins))}")
-    print_indented(
-        out, f"next: read {escape(result.folder)}/README.md, then archwright verify {escape(result.folder)}\n"
-    )
+        step = f"archwright resolve {result.folder}"
+    print_indented(out, f"next: read {escape(result.folder)}/README.md, then {escape(step)}\n")
     return 0
+
+
+def print_resolution(result: PinResolution) -> int:
+    """Return NOT_READY if a pin is still open."""
+    out = make_console()
+    for name in result.resolved:
+        out.print(f"resolved: {escape(name)}", soft_wrap=True)
+    _print_problems(result.problems)
+    if result.resolved:
+        out.print(f"next: render the plan into {escape(result.folder)} again, which keeps the pins", soft_wrap=True)
+    return NOT_READY if result.problems else 0
+
+
+def _print_problems(problems: tuple[BundleProblem, ...]) -> None:
+    out = make_console()
+    for one in problems:
+        out.print(f"[bold]{escape(one.subject)}[/]: {escape(one.problem)}", soft_wrap=True)
+        if one.command:
+            print_indented(out, escape(one.command))
 
 
 def print_check(result: BundleCheck) -> int:
     """Return NOT_READY if the bundle has a problem."""
     out = make_console()
-    for one in result.problems:
-        out.print(f"[bold]{escape(one.subject)}[/]: {escape(one.problem)}", soft_wrap=True)
-        if one.command:
-            print_indented(out, escape(one.command))
+    _print_problems(result.problems)
     for note in result.notes:
         out.print(f"note: {escape(note)}", soft_wrap=True)
     if not result.problems:

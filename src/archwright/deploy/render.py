@@ -26,12 +26,10 @@ from archwright.deploy.hosts.rack_layout import SiteLayout, lay_out_sites, list_
 from archwright.deploy.hosts.systemd import build_units
 from archwright.deploy.monitoring.monitored import build_monitoring
 from archwright.deploy.rendering.bundle import (
-    PINS,
-    BundleFile,
     FileBundle,
     complete_kustomizations,
     compose_files,
-    encode_json,
+    compose_pin_files,
 )
 from archwright.deploy.rendering.components import (
     OWN_IMAGE,
@@ -161,7 +159,7 @@ def render_bundle(
         target=target.name,
         option=option.name,
         plan_digest=plan.digest,
-        files={**compose_files(objects), PINS: BundleFile(text=encode_json(msgspec.to_builtins(pins)))},
+        files={**compose_files(objects), **compose_pin_files(pins)},
         components={name: one.version for name, one in catalog.components.items() if name in used},
         pins=pins,
     )
@@ -214,8 +212,15 @@ def build_context(
         "pins": pins,
         "target": target,
         "hosts": list_hosts(deployment.main_site),
+        "root_of_scripts": _find_root(target),
     }
     return {**context, "monitoring": build_monitoring(context, deployment, catalog, target.engine_url)}
+
+
+def _find_root(target: Target) -> str:
+    """Return the path from the script of a site's operators to the root of the bundle, where its pins are."""
+    inside = target.folders.get(ASSESSED_FOLDER, ".")
+    return "../.." if inside == "." else "../../.."
 
 
 def _list_pins(option: Option, catalog: Catalog, version: str) -> Pins:

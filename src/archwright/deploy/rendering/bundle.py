@@ -16,12 +16,12 @@ import msgspec
 import yaml
 
 from archwright.contract.record import Record, replace
-from archwright.deploy.rendering.components import BundlePath, Pins
+from archwright.deploy.rendering.components import BundlePath, Pins, list_open_pins
 from archwright.deploy.rendering.templating import RenderedObject, merge_values
 from archwright.errors import ErrorLocation, PlanFileError, UsageError
 from archwright.home import write_atomic
 
-MANIFEST, PINS = "archwright.json", "pins.json"
+MANIFEST, PINS, UNRESOLVED_LIST = "archwright.json", "pins.json", "unresolved.txt"
 ANNOTATION = "archwright.dev"
 # Files without YAML or JSON whose comments start with "#".
 COMMENTED = frozenset({".service", ".socket", ".slice", ".target", ".timer", ".conf", ".sh", ".env", ".toml", ".txt"})
@@ -67,6 +67,14 @@ class FileBundle(Record):
             components=self.components,
             files={path: one.sha256 for path, one in sorted(self.files.items())},
         )
+
+
+def compose_pin_files(pins: Pins) -> dict[str, BundleFile]:
+    """Return pins.json, and the list of what is not resolved: `install.sh` refuses a bundle that has one."""
+    files = {PINS: BundleFile(text=encode_json(msgspec.to_builtins(pins)))}
+    if unresolved := [f"{pin.subject}: {pin.problem}\n" for pin in list_open_pins(pins)]:
+        files[UNRESOLVED_LIST] = BundleFile(text="".join(unresolved))
+    return files
 
 
 def compose_files(objects: Iterable[RenderedObject]) -> dict[str, BundleFile]:

@@ -117,6 +117,36 @@ class Pins(Record):
     addresses: dict[str, _Url] = {}
 
 
+class OpenPin(Record):
+    """A pin that is not resolved: `subject` is its kind and name; `command` prints what it needs."""
+
+    subject: str
+    problem: str
+    command: str = ""
+
+
+def list_open_pins(pins: Pins) -> list[OpenPin]:
+    """Return what a bundle with these pins still lacks, by kind and name."""
+    found = []
+    for name, image in sorted(pins.images.items()):
+        if not image.digest:
+            problem = f"the digest of image {image.reference} is not resolved"
+            found.append(OpenPin(subject=f"image {name}", problem=problem, command=image.command))
+    for name, chart in sorted(pins.charts.items()):
+        if not chart.digest:
+            problem = f"the digest of {chart.source} is not resolved"
+            found.append(OpenPin(subject=f"chart {name}", problem=problem, command=chart.command))
+    for name, model in sorted(pins.models.items()):
+        if not model.files:
+            problem = f"the files of model {model.model} have no SHA-256"
+            found.append(OpenPin(subject=f"model {name}", problem=problem, command="sha256sum FILES"))
+    for name, url in sorted(pins.addresses.items()):
+        if not url:
+            problem = f"the URL of pool {name} is not known; write it into pins.json"
+            found.append(OpenPin(subject=f"address {name}", problem=problem))
+    return found
+
+
 def merge_pins(wanted: Pins, known: Pins) -> Pins:
     """Return `wanted` with the digests that `known` holds for the same references, sources and models."""
     images = {
