@@ -48,9 +48,11 @@ def made_plan(planned: Planned, catalog: Catalog) -> MadePlan:
 def made_bundle(made_plan: MadePlan, catalog: Catalog) -> MadeBundle:
     """The bundle of an example, or of a given plan, for a target; `option` is a name, `pins` what a user resolved."""
 
-    def make(plan: str | Plan, target: str, option: str | None = None, pins: Pins | None = None) -> FileBundle:
+    def make(
+        plan: str | Plan, target: str, option: str | None = None, pins: Pins | None = None, environment: str = ""
+    ) -> FileBundle:
         made = made_plan(plan) if isinstance(plan, str) else plan
-        row = find_target(target)
+        row = find_target(target, environment)
         chosen = select_option(made, row, option, "plan.json")
         return render_bundle(made, chosen, row, catalog, pins or Pins(), __version__)
 

@@ -70,19 +70,23 @@ class BundleDiff(Record):
     changes: tuple[FileChange, ...]
 
 
-def render(plan: str, *, target: str, output: str, option: str | None = None) -> RenderResult:
+def render(
+    plan: str, *, target: str, output: str, option: str | None = None, environment: str | None = None
+) -> RenderResult:
     """Write the files that bring an option of a plan up on a target, into the folder `output`.
 
     `option`: default the chosen one, else the cheapest that the target can render. Digests that a user filled into
-    pins.json of the folder are kept.
+    pins.json of the folder are kept. `environment`: its namespaces, clusters, buckets and states have names of their
+    own; default the only environment of the plan.
 
-    Raises UsageError AW-USE-76 (no such target), -77 (no such option), -02 (the folder holds other files), PlanError
+    Raises UsageError AW-USE-76 (no such target), -77 (no such option), -98 (an environment that cannot be), -02 (the
+    folder holds other files), PlanError
     AW-PLAN-22 (no option for this target), PlanFileError for a broken plan.
     """
     folder = Path(output)
     check_folder(folder)
     made = read_plan(Path(plan))
-    bundle = _render(made, plan, target, option, folder)
+    bundle = _render(made, plan, target, option, folder, environment or "")
     write_bundle(bundle, folder, __version__)
     return RenderResult(
         folder=output,
@@ -103,10 +107,11 @@ def _list_option_notes(plan: Plan, name: str) -> Iterator[str]:
         yield f"the plan chose {plan.chosen or 'no option'}, so option {name} has no predictions beyond its limits"
 
 
-def _render(plan: Plan, file: str, target: str, option: str | None, folder: Path) -> FileBundle:
+def _render(plan: Plan, file: str, target: str, option: str | None, folder: Path, environment: str) -> FileBundle:
     """Return the bundle of a plan that was read from `file`."""
-    row, catalog = find_target(target), load_catalog(locate_home(settings.load()))
-    return render_bundle(plan, select_option(plan, row, option, file), row, catalog, read_pins(folder), __version__)
+    row, catalog = find_target(target, environment), load_catalog(locate_home(settings.load()))
+    chosen = select_option(plan, row, option, file)
+    return render_bundle(plan, chosen, row, catalog, read_pins(folder), __version__)
 
 
 def verify(folder: str) -> BundleCheck:
@@ -170,7 +175,7 @@ def diff(before: str, after: str) -> PlanDiff | BundleDiff:
 def _diff_bundle(folder: str, plan: str) -> BundleDiff:
     path = Path(folder)
     manifest = read_bundle(path)
-    bundle = _render(read_plan(Path(plan)), plan, manifest.target, manifest.option, path)
+    bundle = _render(read_plan(Path(plan)), plan, manifest.target, manifest.option, path, manifest.environment)
     changes = []
     for name in sorted({*manifest.files, *bundle.files}):
         before = (path / name).read_bytes().decode(errors="replace") if (path / name).is_file() else ""

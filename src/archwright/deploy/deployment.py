@@ -27,6 +27,8 @@ from archwright.deploy.rendering.components import Pins
 from archwright.errors import ErrorLocation, PlanFileError
 
 LABEL_CHARACTERS, SHORT_CHARACTERS = 40, 8
+# Providers take this much of the name of a deployment, so that of an environment must end before.
+NAME_CHARACTERS = 24
 # A response may take this long if the plan predicts no latency.
 DEFAULT_GRACE_S, LONGEST_GRACE_S = 60, 3600
 # The gateway ends a request after this time, or after the longest response that the plan predicts.
@@ -227,6 +229,7 @@ class Deployment(Record):
     """`name`: label of the organisation. `option` is the one that is rendered; `plan` the whole decision.
 
     `is_plant`: one site without a cluster, of which each machine has a gateway of its own.
+    `environment`: empty for the only one of a plan; else `name` ends with it.
     """
 
     name: str
@@ -235,6 +238,17 @@ class Deployment(Record):
     sites: tuple[DeploymentSite, ...]
     archwright: str
     is_plant: bool = False
+    environment: str = ""
+
+    def for_environment(self, environment: str) -> "Deployment":
+        """Return the deployment under the name of an environment."""
+        return replace(self, name=self.shorten_name(environment, NAME_CHARACTERS), environment=environment)
+
+    def shorten_name(self, environment: str, characters: int) -> str:
+        """Return the label of the organisation in at most `characters`; that of an environment ends with it."""
+        suffix = f"-{environment}" if environment else ""
+        label = make_label(self.plan.organisation)
+        return f"{label[: characters - len(suffix)].strip('-')}{suffix}"
 
     @property
     def is_chosen(self) -> bool:

@@ -11,7 +11,7 @@ import yaml
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Component
 from archwright.contract.plan import Option, Plan
-from archwright.contract.record import Record
+from archwright.contract.record import Record, replace
 from archwright.deploy.cluster.cloud_site import list_cloud_sites
 from archwright.deploy.cluster.conformance import assess_conformance
 from archwright.deploy.cluster.load_balancer import build_load_balancer
@@ -40,6 +40,7 @@ from archwright.deploy.rendering.components import (
     UsedRows,
     merge_pins,
 )
+from archwright.deploy.rendering.environment import check_environment, name_environment
 from archwright.deploy.rendering.templating import RenderedObject, expand_templates
 from archwright.errors import ErrorLocation, PlanError, UsageError
 
@@ -52,7 +53,7 @@ ASSESSED_FOLDER = "kubernetes"
 
 
 class Target(Record):
-    """A row of targets.yaml."""
+    """A row of targets.yaml. `environment`: empty for the only one of a plan; it stands in no row."""
 
     name: str
     title: str
@@ -61,6 +62,7 @@ class Target(Record):
     engine_url: str = ""
     one_machine: bool = False
     images: bool = True
+    environment: str = ""
 
     def can_render(self, option: Option) -> bool:
         """True if the option has machines at a place of this target."""
@@ -87,14 +89,19 @@ def list_targets() -> tuple[Target, ...]:
     return msgspec.convert(rows, tuple[Target, ...])
 
 
-def find_target(name: str) -> Target:
-    """Raises UsageError AW-USE-76 for an unknown target."""
+def find_target(name: str, environment: str = "") -> Target:
+    """Return a target, for an environment of a plan if it has several.
+
+    Raises UsageError AW-USE-76 for an unknown target, -98 for an environment that it cannot have.
+    """
     found = next((target for target in list_targets() if target.name == name), None)
     if found is None:
         names = tuple(target.name for target in list_targets())
         hint = f"use one of {', '.join(names)}"
         raise UsageError("AW-USE-76", f"there is no target {name!r}", hint=hint, nearest=names)
-    return found
+    if environment:
+        check_environment(environment, name, has_cluster=ASSESSED_FOLDER in found.folders)
+    return replace(found, environment=environment)
 
 
 def select_option(plan: Plan, target: Target, name: str | None, file: str) -> Option:
@@ -138,6 +145,8 @@ def render_bundle(
     pins = merge_pins(_list_pins(option, catalog, version), known)
     images = UsedRows({name: pin.pinned for name, pin in pins.images.items()})
     deployment = build_deployment(plan, option, catalog, images, version, pins)
+    if target.environment:
+        deployment = deployment.for_environment(target.environment)
     for one in deployment.pools if target.images else ():
         components.get(one.container.component if one.container is not None else "")
     charts = UsedRows({name: pin.pinned for name, pin in pins.charts.items()})
@@ -150,6 +159,8 @@ def render_bundle(
         objects += _render_plant(
             plant, build_context(plant, find_target(PLANT_TARGET), catalog, components, pins, images)
         )
+    if target.environment:
+        objects = name_environment(objects, target.environment)
     used = components.used | (images.used if target.images else set())
     named = {name: pin for name, pin in pins.images.items() if target.images and name in images.used}
     addresses = {pool: pins.addresses.get(pool, "") for pool in gateway.open_addresses}
@@ -159,6 +170,7 @@ def render_bundle(
         target=target.name,
         option=option.name,
         plan_digest=plan.digest,
+        environment=target.environment,
         files={**compose_files(objects), **compose_pin_files(pins)},
         components={name: one.version for name, one in catalog.components.items() if name in used},
         pins=pins,

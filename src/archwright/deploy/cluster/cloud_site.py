@@ -97,7 +97,7 @@ def _build_cloud_site(deployment: Deployment, site: DeploymentSite, catalog: Cat
     return CloudSite(
         site=site,
         folder="" if alone else f"{site.name}/",
-        prefix=deployment.name[:PREFIX_CHARACTERS].strip("-"),
+        prefix=deployment.shorten_name(deployment.environment, PREFIX_CHARACTERS),
         cost_lines=lines,
         currency=deployment.plan.currency,
         upper_share=max(1.0, cost.high / cost.value) if cost and cost.value else 1.0,

@@ -11,6 +11,8 @@ from archwright.deploy.rendering.templating import TemplateContext, expand_templ
 
 SCHEMA_VERSION = 39  # of Grafana 11; newer ones migrate it on load
 COLUMNS, SIZES = 24, {"stat": (6, 4), "timeseries": (12, 8)}
+# The longest uid of Grafana.
+UID_CHARACTERS = 40
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 DASHED = {"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [8, 6]}}
 
@@ -34,7 +36,9 @@ def build_dashboards(context: TemplateContext, name: str) -> tuple[Dashboard, ..
 
 
 def _build_dashboard(title: str, values: list[dict[str, Any]], name: str) -> Dashboard:
-    uid = f"{title.lower().replace(' ', '-')}-{name}"[:40].rstrip("-")
+    # The name ends with the environment, so the title gives way; its start tells dashboards apart.
+    start = title.lower().replace(" ", "-")[: max(UID_CHARACTERS - len(name) - 1, 15)]
+    uid = f"{start}-{name}"[:UID_CHARACTERS].rstrip("-")
     panels, x, y, height = list[dict[str, Any]](), 0, 0, 0
     for number, value in enumerate(values, 1):
         width, tall = SIZES[value.get("kind", "timeseries")]

@@ -29,7 +29,10 @@ COMMENTED_NAMES = frozenset({"Containerfile", ".containerignore"})
 
 
 class BundleManifest(Record):
-    """archwright.json. `files` maps each path to its SHA-256; `components` to the version that the bundle installs."""
+    """archwright.json. `files` maps each path to its SHA-256; `components` to the version that the bundle installs.
+
+    `environment`: empty for the only one of a plan.
+    """
 
     target: str
     option: str
@@ -37,6 +40,7 @@ class BundleManifest(Record):
     archwright: str
     components: dict[str, str] = {}
     files: dict[BundlePath, str] = {}
+    environment: str = ""
 
 
 class BundleFile(Record):
@@ -57,6 +61,7 @@ class FileBundle(Record):
     files: dict[str, BundleFile]
     components: dict[str, str]
     pins: Pins
+    environment: str = ""
 
     def build_manifest(self, version: str) -> BundleManifest:
         return BundleManifest(
@@ -65,6 +70,7 @@ class FileBundle(Record):
             plan_digest=self.plan_digest,
             archwright=version,
             components=self.components,
+            environment=self.environment,
             files={path: one.sha256 for path, one in sorted(self.files.items())},
         )
 
