@@ -62,7 +62,7 @@ HEAVY = {
 # Folders of a package, bottom-up: each imports only those before it.
 FOLDERS = {
     "catalog": ("tables", "layers", "probe", "sources", "refresh"),
-    "deploy": ("rendering", "containers", "cluster", "hosts", "monitoring"),
+    "deploy": ("rendering", "drift", "containers", "cluster", "hosts", "monitoring"),
     "lake": (
         *("documents", "formats", "sources", "tables", "personal_data", "steps", "text_steps", "passages"),
         *("governance", "retrieval", "erasure"),

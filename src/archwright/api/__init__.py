@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from archwright.api.bench_and_reconcile import bench, reconcile
     from archwright.api.budget_conformance import conformance
     from archwright.api.config_import import import_litellm
+    from archwright.api.drift_check import drift
     from archwright.api.installation import doctor, settings
     from archwright.api.lineage_chain import lineage
     from archwright.api.pin_resolution import resolve
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 GROUPS = ("audit", "batches", "catalog", "data", "key", "models", "runs", "tenant", "user")
 FUNCTIONS_BY_MODULE = {
+    "drift_check": ("drift",),
     "installation": ("doctor", "settings"),
     "bench_and_reconcile": ("bench", "reconcile"),
     "budget_conformance": ("conformance",),
@@ -47,7 +49,7 @@ __all__ = ["audit", "batches", "catalog", "data", "key", "models", "runs", "tena
 __all__ += ["accuracy", "ask", "bench", "conformance", "diff", "doctor", "down", "explain", "init", "lineage", "plan"]
 __all__ += ["predict_data", "predict_embedding", "predict_image", "predict_serving", "predict_table"]
 __all__ += ["predict_training", "reconcile", "render", "report", "serve", "settings", "status", "train", "up", "usage"]
-__all__ += ["import_litellm", "resolve", "verify"]
+__all__ += ["drift", "import_litellm", "resolve", "verify"]
 
 
 def __getattr__(name: str) -> Any:

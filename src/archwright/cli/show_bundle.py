@@ -1,7 +1,8 @@
-"""The terminal output of `render`, `resolve` and `verify`."""
+"""The terminal output of `render`, `resolve`, `verify` and `drift`."""
 
 from rich.markup import escape
 
+from archwright.api.drift_check import DriftReport
 from archwright.api.pin_resolution import PinResolution
 from archwright.api.rendering import BundleCheck, BundleProblem, RenderResult
 from archwright.cli import show
@@ -12,8 +13,10 @@ NOT_READY = 3
 
 
 def as_json(result: object) -> int:
-    """Print JSON; the exit status is NOT_READY if the bundle has a problem."""
+    """Print JSON; the exit status is NOT_READY if the bundle has a problem, or its state differs."""
     status = show.as_json(result)
+    if isinstance(result, DriftReport):
+        return NOT_READY if result.findings else status
     return NOT_READY if isinstance(result, BundleCheck | PinResolution) and result.problems else status
 
 
@@ -59,3 +62,17 @@ def print_check(result: BundleCheck) -> int:
     if not result.problems:
         out.print(f"{escape(result.folder)} is ready: option {escape(result.option)} for {escape(result.target)}")
     return NOT_READY if result.problems else 0
+
+
+def print_drift(report: DriftReport) -> int:
+    """Return NOT_READY if the state differs from the bundle."""
+    out = make_console()
+    for finding in report.findings:
+        field = f": {finding.field}" if finding.field else ""
+        out.print(f"{finding.code} [bold]{escape(finding.subject)}[/]{escape(field)}", soft_wrap=True)
+        if finding.field:
+            print_indented(out, f"bundle: {escape(finding.expected) or '(not stated)'}")
+            print_indented(out, f"state: {escape(finding.found) or '(not there)'}")
+    if not report.findings:
+        out.print(f"no drift: {report.compared} of {escape(report.of)} as in {escape(report.folder)}", soft_wrap=True)
+    return NOT_READY if report.findings else 0
