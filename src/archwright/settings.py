@@ -29,6 +29,8 @@ ENGINE_VARIABLES = {
     *("NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "ONEAPI_DEVICE_SELECTOR", "ZE_AFFINITY_MASK"),
     *("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX", "HF_HUB_OFFLINE"),
 }
+# The kubelet mounts the token of a pod and the authority of its cluster here.
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 # The Python programs that a child starts with this variable, such as workers, import no module of the working folder.
 SAFE_PATH_ENVIRONMENT = {"PYTHONSAFEPATH": "1"}
 ENGINE_PREFIXES = ("OMP_", "GOMP_", "KMP_", "GGML_", "CUDA_", "HIP_", "HSA_", "ROCR_", "NCCL_")
@@ -333,6 +335,31 @@ def read_hub_access() -> HubAccess:
         raise SettingsError("AW-SET-02", "HF_TOKEN has a character that no token has", where=where, hint=hint)
     offline = os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in ("1", "ON", "YES", "TRUE")
     return HubAccess(endpoint, token, offline)
+
+
+@dataclass(frozen=True)
+class ClusterAccess:
+    """How a pod reaches the API of its Kubernetes cluster: the files are those that the kubelet mounts."""
+
+    url: str
+    folder: Path = SERVICE_ACCOUNT
+
+    @property
+    def authority_file(self) -> Path:
+        return self.folder / "ca.crt"
+
+    def read_token(self) -> str:
+        return (self.folder / "token").read_text(encoding="ascii").strip()
+
+
+def read_cluster_access() -> ClusterAccess:
+    """Raises SettingsError AW-SET-02 outside of a pod that has a token."""
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    if not host or not (SERVICE_ACCOUNT / "token").is_file():
+        where = ErrorLocation("environment", None, "KUBERNETES_SERVICE_HOST")
+        hint = "run it as the job of keys/SITE, or use archwright key create"
+        raise SettingsError("AW-SET-02", "this process has no token of a Kubernetes cluster", where=where, hint=hint)
+    return ClusterAccess(f"https://{f'[{host}]' if ':' in host else host}:{port}")
 
 
 def read_s3_endpoint() -> str:

@@ -17,6 +17,14 @@ class NewKey(Record):
     expires_at: float | None
 
 
+class InstalledKey(Record):
+    """A key in a secret of a cluster. `id` is empty if the secret had a value already, which was kept."""
+
+    secret: str
+    role: str
+    id: str = ""
+
+
 class KeyView(Record):
     """A key without secret and digest; `last_used_at`: midnight (UTC) before its last use within 90 days."""
 

@@ -1,8 +1,11 @@
-"""Keys: `key create`, `key list`, `key limit`, `key rotate`, `key revoke`, `key reset`."""
+"""Keys: `key create`, `key install`, `key list`, `key limit`, `key rotate`, `key revoke`, `key reset`."""
 
+from archwright import settings
 from archwright.access.api_keys import replace_pepper
-from archwright.access.key_views import KeyView, NewKey, build_key_view, build_new_key
+from archwright.access.key_views import InstalledKey, KeyView, NewKey, build_key_view, build_new_key
 from archwright.api.context import audit_read, open_audited_keys, open_home, open_keys, write_audit_record
+from archwright.errors import OperateError
+from archwright.http_client.cluster_secrets import ClusterSecrets, parse_secret_field
 from archwright.operate.owner_keys import OWNER_TENANT
 from archwright.policy.usage_limits import UsageLimits
 
@@ -24,6 +27,29 @@ def create(
         secret, record = keys.create(tenant, role, name, user, limits, lives_s)
         record_act("key.create", record.id, tenant)
         return build_new_key(secret, record)
+
+
+def install(secret: str, *, role: str = "member", name: str = "") -> InstalledKey:
+    """Create a key of the default tenant, and write it into a secret of the Kubernetes cluster that this runs in.
+
+    The secret exists with an empty field; a field with a value is kept, and no key is created. A key that could not be
+    written is revoked. Nothing prints the key. Raises UsageError AW-USE-78 for a secret that is not
+    NAMESPACE/NAME:FIELD, SettingsError AW-SET-02 outside of a cluster, OperateError AW-OPS-74 if the cluster refuses.
+    """
+    target, cluster = parse_secret_field(secret), ClusterSecrets(settings.read_cluster_access())
+    version = cluster.read_version(target)
+    if version is None:
+        return InstalledKey(secret=str(target), role=role)
+    with open_audited_keys() as (keys, record_act):
+        value, record = keys.create(OWNER_TENANT, role, name, "", UsageLimits(), None)
+        record_act("key.create", record.id, OWNER_TENANT)
+        try:
+            cluster.write_field(target, value, version)
+        except OperateError:
+            keys.revoke(record.id)
+            record_act("key.revoke", record.id, OWNER_TENANT)
+            raise
+    return InstalledKey(secret=str(target), role=role, id=record.id)
 
 
 @audit_read("key.list")

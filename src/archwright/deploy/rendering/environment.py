@@ -40,7 +40,7 @@ COHORT_KEY = "cohortName"
 NAMES_IN_TEXTS = re.compile(
     r"(?<![\w-])archwright-(?:engines|monitoring|database-url)(?![\w-])"
     r"|(?<=\.)archwright(?=\.svc\b)|^gateway\.archwright$|(?<=-n )archwright(?![\w-])|(?<=namespace `)archwright(?=`)"
-    r"|(?<=ClusterSecretStore, name: )archwright(?=\})|^archwright(?=/.*\.tfstate$)"
+    r"|(?<=install )archwright(?=/)|(?<=ClusterSecretStore, name: )archwright(?=\})|^archwright(?=/.*\.tfstate$)"
 )
 # The plan is data: its digest must stay.
 PLAN_KEY = "plan.json"
