@@ -19,8 +19,9 @@ KUSTOMIZATION = "kustomization.yaml"
 
 
 def list_overlays(bundle: FileBundle) -> list[PurePosixPath]:
-    """Return the folders with a Kustomization that no other one includes."""
-    folders = {PurePosixPath(path).parent for path in bundle.files if PurePosixPath(path).name == KUSTOMIZATION}
+    """Return the folders with a Kustomization that no other one includes; examples hold addresses only."""
+    paths = [PurePosixPath(path) for path in bundle.files]
+    folders = {path.parent for path in paths if path.name == KUSTOMIZATION and "examples" not in path.parts}
     included = {_join(folder, name) for folder in folders for name in _list_resources(bundle, folder)}
     return sorted(folders - included)
 

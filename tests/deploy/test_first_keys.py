@@ -170,7 +170,7 @@ def test_the_job_of_the_bundle_writes_keys_that_work(
 
 
 def test_the_job_uses_the_pepper_of_the_gateway(made_bundle: MadeBundle) -> None:
-    """It mounts the volume of the StatefulSet, on its node, in the same place; others read the secrets that it writes."""
+    """It mounts the volume of the StatefulSet in the same place, on its node; others read its secrets."""
     bundle = made_bundle("startup", "kubernetes", "cloud-aws")
     pod = find_job(read_keys_folder(made_bundle))
     gateway = next(

@@ -15,6 +15,7 @@ from archwright.contract.record import Record, replace
 from archwright.deploy.cluster.cloud_site import list_cloud_sites
 from archwright.deploy.cluster.conformance import assess_conformance
 from archwright.deploy.cluster.load_balancer import build_load_balancer
+from archwright.deploy.cluster.gitops import build_gitops_examples
 from archwright.deploy.cluster.log_retention import find_log_retention
 from archwright.deploy.cluster.node_pools import build_capacity
 from archwright.deploy.cluster.validation import build_validation
@@ -187,6 +188,7 @@ def _expand_folder(folder: str, prefix: str, context: Mapping[str, object]) -> I
     objects = list(expand_templates(folder, context))
     if folder == ASSESSED_FOLDER:
         objects.append(assess_conformance(objects))
+        objects += build_gitops_examples(objects, prefix)
     for one in complete_kustomizations(objects):
         yield one if prefix == "." else one._replace(file=f"{prefix}/{one.file}")
 

@@ -34,6 +34,8 @@ REFERENCE_KEYS = {
     "kueue.x-k8s.io/priority-class": "WorkloadPriorityClass",
     "cloud.google.com/compute-class": "ComputeClass",
 }
+# Lists whose items refer to an object of one of these kinds by name.
+REFERENCE_LISTS = {"flavors": ("ResourceFlavor",), "dependsOn": ("HelmRelease", "Kustomization")}
 # What joins the queues of an environment has no object of its own.
 COHORT_KEY = "cohortName"
 # Names inside addresses, scripts, policies and read-mes: behind each of them the suffix is inserted.
@@ -107,8 +109,9 @@ class _Renamer:
     def _rename_mapping(self, value: dict[str, Any], key: str) -> dict[str, Any]:
         found = {inner: self._rename(item, inner) for inner, item in value.items()}
         if isinstance(value.get("name"), str):
-            kind = "ResourceFlavor" if key == "flavors" else str(value.get("kind", ""))
-            found["name"] = self._rename_reference(kind, value["name"], otherwise=found["name"])
+            kinds = REFERENCE_LISTS.get(key, (str(value.get("kind", "")),))
+            for kind in kinds:
+                found["name"] = self._rename_reference(kind, value["name"], otherwise=found["name"])
         if isinstance(value.get("value"), str):  # an item such as a toleration, with the key beside its value
             found["value"] = self._rename(value["value"], str(value.get("key", "")))
         return found
