@@ -34,7 +34,7 @@ TARGET, GATEWAY, SUPERVISOR = "archwright.target", "archwright-gateway.service",
 ENGINE = "archwright-engine-assistant.service"
 SERVICES = (SUPERVISOR, ENGINE, GATEWAY)
 HOME = "/var/lib/archwright/home"
-BUNDLE, MODEL, WHEELS = "/root/bundle", "/root/model.gguf", "/root/wheels"
+BUNDLE, MODEL, WHEELS = f"{OWN}/bundle", f"{OWN}/model.gguf", f"{OWN}/wheels"
 OLD, NEW = 'json_reply({"status": "ok"})', 'json_reply({"status": "new"})'
 USERS = "-user archwright -o -user archwright-engine"
 

@@ -15,7 +15,7 @@ from archwright import api, cli
 from archwright.api.rendering import BundleDiff
 from archwright.contract.plan import Option, Plan, Pool
 from archwright.contract.record import replace
-from archwright.deploy.deployment import make_label
+from archwright.deploy.names import make_label
 from archwright.deploy.render import find_target, select_option
 from archwright.errors import InputError, UsageError
 from archwright.home import Home

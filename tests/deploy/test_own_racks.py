@@ -15,7 +15,8 @@ import yaml
 from tests.plan.conftest import MACHINE, NOW
 
 from archwright.catalog.catalog import Catalog
-from archwright.deploy.deployment import Deployment, make_label
+from archwright.deploy.deployment import Deployment
+from archwright.deploy.names import make_label
 from archwright.deploy.rendering.bundle import FileBundle
 from archwright.needs.reader import parse_needs
 from archwright.needs.template import read_template

@@ -7,13 +7,8 @@ its limits hold the predicted values (`Option.limits`).
 
 import hashlib
 import math
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
-from typing import Any
-
-import msgspec
+from collections.abc import Mapping
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Offer
@@ -23,10 +18,10 @@ from archwright.contract.plan import OWN_PLACEMENTS, LoadSpec, Option, Plan, Pla
 from archwright.contract.record import Record, replace
 from archwright.deploy.containers.engine_containers import EngineContainer, build_container, find_resource, find_vendor
 from archwright.deploy.containers.weight_loading import WeightLoading, plan_weight_loading
+from archwright.deploy.names import check_labels, check_texts, make_label
 from archwright.deploy.rendering.components import Pins
-from archwright.errors import ErrorLocation, PlanFileError
 
-LABEL_CHARACTERS, SHORT_CHARACTERS = 40, 8
+SHORT_CHARACTERS = 8
 # Providers take this much of the name of a deployment, so that of an environment must end before.
 NAME_CHARACTERS = 24
 # A response may take this long if the plan predicts no latency.
@@ -44,11 +39,6 @@ ENGINE_SHARE = 0.85
 # An engine whose row has no port listens here.
 DEFAULT_PORT = 8000
 NO_PINS = Pins()
-# Expressions of shells, Terraform, Helm, Prometheus and Kubernetes; and what only the fields of PROSE may have.
-EXPRESSIONS, NOT_IN_NAMES = re.compile(r"\$[({]|[%{][{]|[{]%"), re.compile(r"[\"`$\\{}<>|;%]")
-PROSE = frozenset(
-    ("arguments", "basis", "environment", "evidence", "flag", "load", "notes", "reason", "setting", "source")
-)
 
 
 class MachineGroup(Record):
@@ -294,14 +284,6 @@ class Deployment(Record):
         return {"drain_s": self.grace_s, "request_s": max(SHORTEST_LIMIT_S, self.grace_s)}
 
 
-def make_label(text: str) -> str:
-    """Return a label of RFC 1123 for a name: lower case, digits and dashes; a long one ends with a part of its hash."""
-    label = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-    if len(label) > LABEL_CHARACTERS:
-        label = f"{label[: LABEL_CHARACTERS - 9].strip('-')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    return label if label and label[0].isalpha() else f"x-{label}".strip("-")
-
-
 def find_server(engine: str, catalog: Catalog) -> tuple[str, int]:
     """Return the engine whose image serves in a container, and its port."""
     row = catalog.engines.get(engine)
@@ -331,12 +313,12 @@ def build_deployment(
 
     Raises PlanFileError AW-FILE-12 for texts that would change the meaning of a file, -14 for names that look alike.
     """
-    _check_texts(plan, option)
+    check_texts(plan, option)
     builder = _Builder(plan, option, catalog, images, pins)
     sites = builder.build_sites()
     served = [one.name for one in option.pools]
-    _check_labels([*served, *dict.fromkeys(one.pool for one in option.purchases if one.pool not in served)], plan)
-    _check_labels([one.region if one.is_own else f"{one.place}-{one.region}" for one in sites], plan)
+    check_labels([*served, *dict.fromkeys(one.pool for one in option.purchases if one.pool not in served)], plan)
+    check_labels([one.region if one.is_own else f"{one.place}-{one.region}" for one in sites], plan)
     return Deployment(
         name=make_label(plan.organisation),
         plan=plan,
@@ -344,44 +326,6 @@ def build_deployment(
         sites=sites,
         archwright=version,
     )
-
-
-def _check_texts(plan: Plan, option: Option) -> None:
-    names = (option, plan.predictions, plan.workloads, plan.loads, plan.pools, plan.upstreams, plan.currency)
-    used = {"names": names, "notes": plan.organisation}
-    regions = (one.region for one in option.pools if one.placement not in OWN_PLACEMENTS)
-    odd = (region for region in regions if not re.fullmatch(r"[\w-]*", region))
-    broken = next(chain(_find_broken(msgspec.to_builtins(used), NOT_IN_NAMES), odd), None)
-    if broken is not None:
-        message = f"the text {broken[:80]!r} has a character or an expression that files would interpret"
-        hint = "correct the name in the needs and plan again"
-        raise PlanFileError("AW-FILE-12", message, where=ErrorLocation(plan.needs_file), hint=hint)
-
-
-def _find_broken(value: Any, forbidden: re.Pattern[str]) -> Iterator[str]:
-    """Yield texts that shells, units, queries, YAML or Terraform would read as more than text."""
-    if isinstance(value, str):
-        if not value.isprintable() or forbidden.search(value):
-            yield value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _find_broken(key, forbidden)
-            yield from _find_broken(item, EXPRESSIONS if key in PROSE else forbidden)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _find_broken(item, forbidden)
-
-
-def _check_labels(names: Iterable[str], plan: Plan) -> None:
-    """Raises PlanFileError AW-FILE-14 if two names have the same label: one file would replace another."""
-    known: dict[str, str] = {}
-    for name in names:
-        label = make_label(name)
-        if label in known:
-            message = f"the names {known[label]!r} and {name!r} have the same label {label}"
-            hint = "rename one of them in the needs and plan again"
-            raise PlanFileError("AW-FILE-14", message, where=ErrorLocation(plan.needs_file), hint=hint)
-        known[label] = name
 
 
 def _place_pool(

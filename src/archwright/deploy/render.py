@@ -14,8 +14,8 @@ from archwright.contract.plan import Option, Plan
 from archwright.contract.record import Record, replace
 from archwright.deploy.cluster.cloud_site import list_cloud_sites
 from archwright.deploy.cluster.conformance import assess_conformance
-from archwright.deploy.cluster.load_balancer import build_load_balancer
 from archwright.deploy.cluster.gitops import build_gitops_examples
+from archwright.deploy.cluster.load_balancer import build_load_balancer
 from archwright.deploy.cluster.log_retention import find_log_retention
 from archwright.deploy.cluster.node_pools import build_capacity
 from archwright.deploy.cluster.validation import build_validation

@@ -8,7 +8,8 @@ import math
 from typing import NamedTuple
 
 from archwright.deploy.containers.engine_containers import find_resource
-from archwright.deploy.deployment import Deployment, DeploymentSite, MachineGroup, PoolDeployment, make_label
+from archwright.deploy.deployment import Deployment, DeploymentSite, MachineGroup, PoolDeployment
+from archwright.deploy.names import make_label
 
 # An empty machine of a job ends after this time; that of an engine after the cool-down of autoscaling.
 JOB_IDLE_S = 120

@@ -12,7 +12,8 @@ from typing import Any
 
 from archwright.contract.plan import Pool
 from archwright.contract.record import Record
-from archwright.deploy.deployment import Deployment, DeploymentSite, PoolDeployment, make_label
+from archwright.deploy.deployment import Deployment, DeploymentSite, PoolDeployment
+from archwright.deploy.names import make_label
 from archwright.deploy.rendering.bundle import encode_json
 from archwright.deploy.single_machine import (
     ExternalEndpoints,

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.record import Record, replace
-from archwright.deploy.deployment import Deployment, DeploymentSite, MachineGroup, make_label
+from archwright.deploy.deployment import Deployment, DeploymentSite, MachineGroup
+from archwright.deploy.names import make_label
 
 RACK_UNITS = 42
 # Units at the top of each rack for two front-end switches and the out-of-band switch.

@@ -13,7 +13,8 @@ from archwright.contract.record import Record, replace
 from archwright.deploy.containers.engine_containers import MODELS, EngineContainer
 from archwright.deploy.containers.engine_layout import list_engines
 from archwright.deploy.containers.gateway_container import locate_engines
-from archwright.deploy.deployment import Deployment, PoolDeployment, make_label
+from archwright.deploy.deployment import Deployment, PoolDeployment
+from archwright.deploy.names import make_label
 from archwright.deploy.single_machine import (
     ExternalEndpoints,
     GatewayOptions,
