@@ -260,7 +260,7 @@ def test_another_environment_of_the_cluster_is_not_extra(made_bundle: MadeBundle
 
 def read_module(folder: Path) -> dict[str, Item]:
     """Return the resources of the root module by address."""
-    found = {}
+    found: dict[str, Item] = {}
     for path in sorted((folder / "terraform").glob("*.tf.json")):
         for kind, blocks in json.loads(path.read_text()).get("resource", {}).items():
             found |= {f"{kind}.{name}": block for name, block in blocks.items()}

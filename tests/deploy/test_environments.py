@@ -17,14 +17,20 @@ from tests.deploy.object_rules import check_objects
 from tests.deploy.test_platform import read_objects
 
 from archwright import api
+from archwright.api.rendering import BundleDiff
 from archwright.contract.record import replace
 from archwright.deploy.rendering.bundle import FileBundle, read_manifest
 from archwright.errors import UsageError
 from archwright.home import Home
 from archwright.plan.plan_file import write_plan
 
-CASES = (("startup", "aws", "cloud-aws"), ("startup", "azure", None), ("startup", "gcp", None))
-CASES += (("clinic", "onprem", "on-premises"), ("clinic", "kubernetes", "hybrid-aws"))
+CASES: tuple[tuple[str, str, str | None], ...] = (
+    ("startup", "aws", "cloud-aws"),
+    ("startup", "azure", None),
+    ("startup", "gcp", None),
+    ("clinic", "onprem", "on-premises"),
+    ("clinic", "kubernetes", "hybrid-aws"),
+)
 # Namespaces of operators and of Kubernetes, which every environment of a cluster shares.
 FOREIGN = re.compile(
     r"kube-system|cnpg-system|gpu-operator|envoy-gateway-system|default|external-secrets|kuberay-operator"
@@ -83,7 +89,7 @@ def test_two_environments_share_no_object_and_refer_to_their_own(
         assert not re.search(r"[./]archwright(\.svc|/[\w-]+\.tfstate)| -n archwright(?!-)", text), path
 
 
-CLUSTER_KINDS = ("Namespace", "GatewayClass", "ClusterQueue", "PriorityClass", "ClusterSecretStore")
+CLUSTER_KINDS: tuple[str, ...] = ("Namespace", "GatewayClass", "ClusterQueue", "PriorityClass", "ClusterSecretStore")
 CLUSTER_KINDS += ("EC2NodeClass", "AKSNodeClass", "WorkloadPriorityClass")
 REFERENCES = {"namespace": "Namespace", "kubernetes.io/metadata.name": "Namespace", "matchNames": "Namespace"}
 REFERENCES |= {"gatewayClassName": "GatewayClass", "clusterQueue": "ClusterQueue", "priorityClassName": "PriorityClass"}
@@ -170,7 +176,9 @@ def test_a_folder_remembers_its_environment(made_plan: MadePlan, home: Home, tmp
     api.render(str(path), target="kubernetes", output=str(folder), option="cloud-aws", environment="stage")
     manifest = read_manifest(folder)
     assert manifest is not None and manifest.environment == "stage"
-    assert api.diff(str(folder), str(path)).changes == ()
+    difference = api.diff(str(folder), str(path))
+    assert isinstance(difference, BundleDiff)
+    assert difference.changes == ()
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,12 @@ import yaml
 
 from archwright.api.rendering import read_bundle
 from archwright.contract.record import Record
-from archwright.deploy.drift.cluster_drift import find_cluster_drift
+from archwright.deploy.drift.cluster_drift import ClusterObject, find_cluster_drift
 from archwright.deploy.drift.findings import Drift
 from archwright.deploy.drift.terraform_drift import find_terraform_drift
 from archwright.deploy.rendering.bundle import BundleManifest
 from archwright.errors import ErrorLocation, PlanFileError, UsageError
 
-Item = dict[str, Any]
 OVERLAYS, BASE, ROOT_SUFFIX = "overlays", "base", ".tf.json"
 
 
@@ -45,7 +44,7 @@ def drift(folder: str, *, state: str, site: str | None = None, built: str | None
     return _compare_cluster(path, manifest, documents, site, built)
 
 
-def _compare_terraform(path: Path, manifest: BundleManifest, state: Item, site: str | None) -> DriftReport:
+def _compare_terraform(path: Path, manifest: BundleManifest, state: dict[str, Any], site: str | None) -> DriftReport:
     modules: dict[str, list[str]] = {}
     for name in manifest.files:
         if name.endswith(ROOT_SUFFIX):
@@ -58,9 +57,9 @@ def _compare_terraform(path: Path, manifest: BundleManifest, state: Item, site: 
 
 
 def _compare_cluster(
-    path: Path, manifest: BundleManifest, documents: list[Item], site: str | None, built: str | None
+    path: Path, manifest: BundleManifest, documents: list[dict[str, Any]], site: str | None, built: str | None
 ) -> DriftReport:
-    by_folder: dict[str, list[Item]] = {}
+    by_folder: dict[str, list[ClusterObject]] = {}
     for name in sorted(manifest.files):
         if name.endswith(".yaml"):
             by_folder.setdefault(str(PurePosixPath(name).parent), []).extend(_read_objects(path / name))
@@ -88,7 +87,7 @@ def _choose_site(folders: dict[str, Any], site: str | None, path: Path) -> str:
     raise UsageError("AW-USE-99", message, where=ErrorLocation(str(path)), hint=hint, nearest=names)
 
 
-def _read_objects(path: Path) -> Iterator[Item]:
+def _read_objects(path: Path) -> Iterator[ClusterObject]:
     """Yield the objects of Kubernetes of a file. A Kustomization is applied by nobody."""
     try:
         documents = list(yaml.load_all(path.read_bytes(), yaml.CSafeLoader))
@@ -100,7 +99,7 @@ def _read_objects(path: Path) -> Iterator[Item]:
             yield document
 
 
-def _read_json(path: Path) -> Iterator[Item]:
+def _read_json(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the documents of a file; the outputs of several commands may follow each other."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -115,7 +114,7 @@ def _read_json(path: Path) -> Iterator[Item]:
         raise _refuse(path, f"the file is not readable: {error}") from error
 
 
-def _list_items(documents: list[Item], path: Path) -> Iterator[Item]:
+def _list_items(documents: list[dict[str, Any]], path: Path) -> Iterator[ClusterObject]:
     for document in documents:
         items = document.get("items", []) if document.get("kind", "").endswith("List") else [document]
         for item in items:

@@ -1,7 +1,7 @@
 """`resolve`: look up what the pins of a bundle lack, at registries, chart repositories and the hub of models.
 
 Nothing here trusts a name alone: a digest is computed from the bytes that came, or stated by the hub for a large file,
-and the loader of weights compares that file again. What cannot be found out stays unresolved, with its reason.
+and the loader of weights compares that file again. A pin that cannot be found out stays open, with its reason.
 """
 
 import json

@@ -35,7 +35,7 @@ HINT = "connect to a network that reaches the server, or write the digest into p
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
-class ImageReference(NamedTuple):
+class RegistryReference(NamedTuple):
     """`host` of the registry with its port, `name` of the repository there, and its `tag`."""
 
     host: str
@@ -50,7 +50,7 @@ class ImageReference(NamedTuple):
         return f"{scheme}://{address}/v2/{self.name}/manifests/{self.tag}"
 
 
-def parse_image_reference(text: str) -> ImageReference:
+def parse_registry_reference(text: str) -> RegistryReference:
     """Return the parts of HOST/NAME:TAG. Raises MissingError AW-GET-14 for a name without a registry or a tag.
 
     A name without a registry would be looked up at a public one, where strangers choose what it means.
@@ -64,7 +64,7 @@ def parse_image_reference(text: str) -> ImageReference:
         hint = "write the reference as HOST/NAME:TAG"
         raise MissingError("AW-GET-14", f"the reference {text} has no tag", hint=hint)
     is_official = host == "docker.io" and "/" not in name
-    return ImageReference(host, f"library/{name}" if is_official else name, tag)
+    return RegistryReference(host, f"library/{name}" if is_official else name, tag)
 
 
 class RegistryClient:
@@ -76,11 +76,11 @@ class RegistryClient:
 
     def read_image_digest(self, reference: str) -> str:
         """Return the digest of the index or manifest that a tag names now, as "sha256:..."."""
-        return _digest(self._read_manifest(parse_image_reference(reference)))
+        return _digest(self._read_manifest(parse_registry_reference(reference)))
 
     def read_chart_digest(self, repository: str, version: str) -> str:
         """Return the digest of the archive of a chart at `oci://HOST/NAME`, the file that `helm pull` writes."""
-        image = parse_image_reference(f"{repository.removeprefix('oci://')}:{version}")
+        image = parse_registry_reference(f"{repository.removeprefix('oci://')}:{version}")
         manifest = _decode_object(self._read_manifest(image), image.url)
         for layer in manifest.get("layers") or []:
             if layer.get("mediaType") == CHART_LAYER and DIGEST.fullmatch(str(layer.get("digest"))):
@@ -94,7 +94,7 @@ class RegistryClient:
     def read_file(self, url: str) -> bytes:
         return self._request(url, {}).body
 
-    def _read_manifest(self, image: ImageReference) -> bytes:
+    def _read_manifest(self, image: RegistryReference) -> bytes:
         scope = f"{image.host}/{image.name}"
         try:
             return self._request_manifest(image, self._tokens.get(scope, ""))
@@ -105,7 +105,7 @@ class RegistryClient:
         except _Unauthorized as refusal:
             raise _refuse(image.url, "the registry wants an account") from refusal
 
-    def _request_manifest(self, image: ImageReference, token: str) -> bytes:
+    def _request_manifest(self, image: RegistryReference, token: str) -> bytes:
         headers = {"Accept": ", ".join(MANIFEST_TYPES)}
         if token:
             headers["Authorization"] = f"Bearer {token}"
@@ -115,7 +115,7 @@ class RegistryClient:
             raise _refuse(image.url, f"the registry states {reply.stated_digest[:80]}, and its answer has {found}")
         return reply.body
 
-    def _fetch_token(self, challenge: str, image: ImageReference) -> str:
+    def _fetch_token(self, challenge: str, image: RegistryReference) -> str:
         """Return the token that the registry's own service gives to anybody, who may then read the repository."""
         scheme, _, rest = challenge.partition(" ")
         parameters = dict(CHALLENGE_PARAMETER.findall(rest))

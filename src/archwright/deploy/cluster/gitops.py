@@ -1,7 +1,7 @@
 """Examples for Argo CD and Flux: operators and overlay of a site as `install.sh` brings them, reconciled from Git.
 
 Design: the releases are read from the rendered script of a site, which stays the one place that says what a cluster
-needs. What a person chooses when the script runs (variables of its shell) has its default here.
+needs. Variables that a person sets for the script have their defaults here.
 """
 
 import re
@@ -246,7 +246,7 @@ def _list_flux_folders(site: _Site, definitions: str) -> Iterator[Values]:
         spec = {
             "interval": "10m",
             "path": f"./{site.folder}{path}",
-            # What a folder no longer has stays until a person removes it: volumes hold keys and weights.
+            # Objects that a folder no longer has stay until a person removes them: volumes hold keys and weights.
             "prune": False,
             "wait": part != "overlay",
             "dependsOn": before,

@@ -8,9 +8,9 @@ from archwright.deploy.drift.field_comparison import compare_fields
 from archwright.deploy.drift.findings import Drift, describe_value
 
 PART_LABEL, PART = "app.kubernetes.io/part-of", "archwright"
+ClusterObject = dict[str, Any]
 # The control plane makes these beside an object, with its labels.
 MADE_BY_THE_CLUSTER = frozenset(("Endpoints", "EndpointSlice", "Event", "Pod", "ReplicaSet", "ControllerRevision"))
-Item = dict[str, Any]
 
 
 class ObjectIdentity(NamedTuple):
@@ -25,14 +25,18 @@ class ObjectIdentity(NamedTuple):
         return f"{self.kind}/{self.name}" + (f" in {self.namespace}" if self.namespace else "")
 
 
-def identify(item: Item) -> ObjectIdentity:
+def identify(item: ClusterObject) -> ObjectIdentity:
     group, slash, _version = item.get("apiVersion", "").rpartition("/")
     metadata = item["metadata"]
     return ObjectIdentity(group if slash else "", item["kind"], metadata.get("namespace", ""), metadata.get("name", ""))
 
 
 def find_cluster_drift(
-    expected: Iterable[Item], known: Iterable[Item], state: Iterable[Item], *, environment: str = ""
+    expected: Iterable[ClusterObject],
+    known: Iterable[ClusterObject],
+    state: Iterable[ClusterObject],
+    *,
+    environment: str = "",
 ) -> Iterator[Drift]:
     """Yield what is missing, changed or extra.
 
@@ -52,12 +56,12 @@ def find_cluster_drift(
             yield Drift(code="drift.extra", subject=str(identity))
 
 
-def _ends_by_itself(item: Item) -> bool:
+def _ends_by_itself(item: ClusterObject) -> bool:
     """True for a job that the cluster removes some time after its end."""
     return item["kind"] == "Job" and "ttlSecondsAfterFinished" in item.get("spec", {})
 
 
-def _compare_objects(expected: Item, found: Item, subject: str) -> Iterator[Drift]:
+def _compare_objects(expected: ClusterObject, found: ClusterObject, subject: str) -> Iterator[Drift]:
     stated = {key: value for key, value in expected.items() if key not in ("apiVersion", "kind", "status")}
     answered = {key: value for key, value in found.items() if key != "status"}
     for difference in compare_fields(stated, answered):
@@ -73,14 +77,14 @@ def _compare_objects(expected: Item, found: Item, subject: str) -> Iterator[Drif
 class _OwnNames:
     """Tells whether an object of the cluster should be in the bundle: it has its label and stands in its namespaces."""
 
-    def __init__(self, known: list[Item], environment: str) -> None:
+    def __init__(self, known: list[ClusterObject], environment: str) -> None:
         self._suffix = f"-{environment}" if environment else ""
         self._known = {identify(item) for item in known}
         self._namespaces = {"", *(item["metadata"]["name"] for item in known if item["kind"] == "Namespace")}
         self._generated = tuple(item["metadata"].get("generateName", "") for item in known)
         self._volumes = tuple(_list_volume_patterns(known))
 
-    def claims(self, identity: ObjectIdentity, item: Item) -> bool:
+    def claims(self, identity: ObjectIdentity, item: ClusterObject) -> bool:
         metadata = item["metadata"]
         is_ours = metadata.get("labels", {}).get(PART_LABEL) == PART and identity.namespace in self._namespaces
         is_made = bool(metadata.get("ownerReferences")) or identity.kind in MADE_BY_THE_CLUSTER
@@ -97,7 +101,7 @@ class _OwnNames:
         )
 
 
-def _list_volume_patterns(known: Iterable[Item]) -> Iterator[str]:
+def _list_volume_patterns(known: Iterable[ClusterObject]) -> Iterator[str]:
     for item in known:
         for template in item.get("spec", {}).get("volumeClaimTemplates", []) if item["kind"] == "StatefulSet" else []:
             yield rf"{re.escape(template['metadata']['name'])}-{re.escape(item['metadata']['name'])}-\d+"

@@ -1,4 +1,4 @@
-"""What `archwright drift` finds."""
+"""Findings of `archwright drift`."""
 
 import json
 from typing import Any, Literal

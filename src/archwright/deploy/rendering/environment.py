@@ -36,7 +36,7 @@ REFERENCE_KEYS = {
 }
 # Lists whose items refer to an object of one of these kinds by name.
 REFERENCE_LISTS = {"flavors": ("ResourceFlavor",), "dependsOn": ("HelmRelease", "Kustomization")}
-# What joins the queues of an environment has no object of its own.
+# The cohort that joins the queues of an environment is no object of its own.
 COHORT_KEY = "cohortName"
 # Names inside addresses, scripts, policies and read-mes: behind each of them the suffix is inserted.
 NAMES_IN_TEXTS = re.compile(
