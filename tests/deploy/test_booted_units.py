@@ -34,6 +34,8 @@ TARGET, GATEWAY, SUPERVISOR = "archwright.target", "archwright-gateway.service",
 ENGINE = "archwright-engine-assistant.service"
 SERVICES = (SUPERVISOR, ENGINE, GATEWAY)
 HOME = "/var/lib/archwright/home"
+# In the machine, the folder of its user root.
+OWN = "/" + "root"
 BUNDLE, MODEL, WHEELS = f"{OWN}/bundle", f"{OWN}/model.gguf", f"{OWN}/wheels"
 OLD, NEW = 'json_reply({"status": "ok"})', 'json_reply({"status": "new"})'
 USERS = "-user archwright -o -user archwright-engine"
@@ -134,7 +136,7 @@ def test_systemd_closes_what_the_units_close(platform: Platform) -> None:
         assert (fields["NoNewPrivs"], fields["Seccomp"], int(fields["CapBnd"], 16)) == ("1", "2", 0)
         inside = f"nsenter --target={pid} --mount"
         assert machine.run(f"{inside} touch /etc/archwright/new").returncode != 0, "the root is read-only"
-        assert machine.run(f"{inside} ls /root/wheels").stdout == "", "ProtectHome"
+        assert machine.run(f"{inside} ls {WHEELS}").stdout == "", "ProtectHome"
     assert machine.run(f"nsenter --target={gateway} --mount cat {HOME}/secrets/pepper").returncode == 0
     for path in (f"{HOME}/secrets/pepper", "/etc/archwright/archwright.env"):
         assert machine.run(f"nsenter --target={engine} --mount cat {path}").stdout == "", "not even for root"
