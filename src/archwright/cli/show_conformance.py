@@ -2,7 +2,7 @@
 
 from rich.markup import escape
 
-from archwright.api.budget_conformance import ConformanceReport
+from archwright.api.budget_conformance import ConformanceReport, describe_setting
 from archwright.cli.show import as_json, make_console
 from archwright.cli.table_layout import TableColumn, make_table
 
@@ -20,6 +20,8 @@ COLUMNS = (
 def print_conformance(result: ConformanceReport) -> int:
     out = make_console()
     out.print(make_table(COLUMNS, result.cases, f"Budgets of {result.url}, model {result.model}, in USD", boxed=True))
+    for line in describe_setting(result):
+        out.print(line, markup=False)
     for case in result.cases:
         if case.note:
             out.print(f"  {case.case}: {escape(case.note)}")

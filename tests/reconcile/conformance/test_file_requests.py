@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from tests.reconcile.fake_endpoint import Request, Response, Server, json_response
 
-from archwright.http_client.client import EngineClient
 from archwright.reconcile.conformance.budget_cases import BudgetCase, Trial, decide_rate_verdict, find_problem
 from archwright.reconcile.conformance.file_requests import WRONG_RESULTS, send_batch
+from archwright.reconcile.conformance.gateway_client import GatewayClient
 from archwright.reconcile.conformance.request_templates import Answer, RequestTemplate
 
 pytestmark = pytest.mark.enable_socket
@@ -56,11 +56,7 @@ class BatchStandIn:
 
 
 async def run(url: str, *, cancelled: bool) -> list[Answer]:
-    client = EngineClient(url, "key")
-    try:
-        return await send_batch(TEMPLATE, client, LINES, cancelled=cancelled)
-    finally:
-        await client.close()
+    return await send_batch(TEMPLATE, GatewayClient(url, "key"), LINES, cancelled=cancelled)
 
 
 @pytest.mark.parametrize(

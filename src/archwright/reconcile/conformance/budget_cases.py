@@ -6,23 +6,23 @@ key is used for all cases, so every route must refuse it once the first case has
 
 import asyncio
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from archwright.contract.record import Record
-from archwright.errors import EngineError, ErrorLocation, ReconcileError
-from archwright.http_client.client import EngineClient
-from archwright.journal import report_step
-from archwright.reconcile.conformance.file_requests import (
+from .file_requests import (
     RATE_PER_MINUTE,
     WRONG_RESULTS,
+    find_range_problem,
     list_files_beyond_rate,
     send_batch,
 )
-from archwright.reconcile.conformance.key_administration import CreatedKey, KeyAdministration
-from archwright.reconcile.conformance.paid_provider import PaidProvider
-from archwright.reconcile.conformance.provider_cases import (
+from .gateway_client import GatewayClient, GatewayError
+from .key_administration import CreatedKey, KeyAdministration
+from .paid_provider import PaidProvider
+from .provider_cases import (
     PAUSE_S,
     PROVIDER_CASES,
     ProviderCase,
@@ -31,7 +31,7 @@ from archwright.reconcile.conformance.provider_cases import (
     spend_and_leave,
     wait_until_ready,
 )
-from archwright.reconcile.conformance.request_templates import (
+from .request_templates import (
     Answer,
     RequestTemplate,
     describe_failure,
@@ -42,8 +42,10 @@ CaseVerdict = SpendVerdict | Literal["wrong results", "not limited"]
 ROUNDING = 1e-6  # relative, of sums of the recorded spend
 PROMPT_TOLERANCE = 0.05  # prompts of one length may differ by a few tokens
 LEAVE_AFTER, LEAVERS, RETRIES, INVALID, ROUNDS = 3, 4, 3, 4, 24
+SEQUENCE, LONG_REPLY_TOKENS = 20, 256  # requests one after another
 SPEND_POLL_S = 0.5
 USD_DIGITS = 9
+NO_BUDGETS, NEEDS_ADMIN = "not applicable: the gateway has no budgets", "needs --admin, to read the spend"
 URL_HINT = "check that the gateway runs, and the host, port and /v1 of the URL"
 HINTS = {401: "check the key in the variable that --key-env names", 0: URL_HINT, 404: URL_HINT}
 OTHER_HINT = "check --model and --price, and that the gateway has a price for the model"
@@ -56,7 +58,17 @@ class ProviderAddress(NamedTuple):
     port: int
 
 
-class CaseResult(Record):
+class UntestableGateway(Exception):
+    """The first requests or the administration fail. `place`: the address."""
+
+    def __init__(self, answer: Answer, place: str) -> None:
+        super().__init__(answer.reason)
+        self.place = place
+        self.hint = HINTS.get(401 if answer.status == 403 else answer.status, OTHER_HINT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseResult:
     """`recorded_usd`: by the gateway's usage records; `counted_usd`: its replies' usage at the stated prices.
 
     In the cases of a provider `counted_usd` is the provider's bill."""
@@ -75,8 +87,8 @@ class CaseResult(Record):
 class BudgetCase(NamedTuple):
     """`requests` at once. `edge`: again and again, until all are refused. `keys` share the budget.
 
-    `batch`: first a batch of them, which is `cancelled` at once. `rounds`: of a case without an edge. `needs`: the
-    option without which it is skipped."""
+    `batch`: first a batch of them, which is `cancelled` at once. `rounds`: of a case without an edge. `sequence`:
+    requests one after another, which use the budget. `needs`: the option without which it is skipped."""
 
     name: str
     template: RequestTemplate
@@ -86,6 +98,7 @@ class BudgetCase(NamedTuple):
     batch: bool = False
     cancelled: bool = False
     rounds: int = 1
+    sequence: int = 0
     needs: str = ""
 
 
@@ -118,12 +131,26 @@ class OtherTemplates(NamedTuple):
     reads: RequestTemplate | None = None
 
 
+def choose_budget(case: BudgetCase, usual_usd: float) -> float:
+    """Return a budget that half of the requests spend, or a sequence of them, and at least one worst case.
+
+    It fits half a request more, so that no budget is spent exactly."""
+    worst_usd = case.template.worst_usd()
+    if not case.edge:
+        return 100 * worst_usd
+    fitting = case.sequence + 0.5 if case.sequence else (case.requests + 1) / 2
+    return max(1.01 * worst_usd, fitting * usual_usd)
+
+
 def list_cases(template: RequestTemplate, others: OtherTemplates, requests: int) -> list[BudgetCase]:
     embeddings, hour = others.embeddings, others.hour_writes
     streamed, reported = {"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}
+    # Beside twenty such replies the worst case of one is small: some 10 % of the budget.
+    long: MappingProxyType[str, Any] = MappingProxyType({"max_tokens": LONG_REPLY_TOKENS})
     left = template._replace(fields=MappingProxyType(streamed), leave_after=LEAVE_AFTER)
     cases = (
         BudgetCase("concurrent requests", template, requests),
+        BudgetCase("requests one after another", template._replace(fields=long), 1, sequence=SEQUENCE),
         BudgetCase("streams with usage", template._replace(fields=MappingProxyType(reported)), requests),
         BudgetCase("streams without usage", template._replace(fields=MappingProxyType(streamed)), requests),
         BudgetCase("two keys of one budget", template, requests, keys=2),
@@ -149,11 +176,20 @@ def list_cases(template: RequestTemplate, others: OtherTemplates, requests: int)
 
 
 class BudgetSuite:
-    """One run against one gateway. `key`: the administrator's; without `admin` a key with the budget `budget_usd`."""
+    """One run against one gateway. The key of `client` is the administrator's; without `admin` it has `budget_usd`.
 
-    def __init__(self, url: str, key: str, admin: KeyAdministration | None, budget_usd: float | None) -> None:
-        self.url, self.key, self._admin, self._left_usd = url, key, admin, budget_usd or 0.0
-        self._clients = [admin.client] if admin else []
+    Without both the gateway has no budgets. `report_step`: called with the name of each case before it runs."""
+
+    def __init__(
+        self,
+        client: GatewayClient,
+        admin: KeyAdministration | None,
+        budget_usd: float | None,
+        report_step: Callable[[str], None],
+    ) -> None:
+        self._client, self._admin, self._report_step = client, admin, report_step
+        self._has_budgets = admin is not None or budget_usd is not None
+        self._left_usd = budget_usd or 0.0
 
     async def run(
         self,
@@ -164,62 +200,64 @@ class BudgetSuite:
     ) -> list[CaseResult]:
         """`provider`: where the suite runs a provider that the gateway has as upstream; None: without its cases.
 
-        Raises ReconcileError AW-REC-40 if the first requests or the administration fail, or the address is in use."""
-        try:
-            sample = await self._send_sample(template)
-            usual = {template.path: sample.usd}
-            for other in (others.embeddings, others.hour_writes or others.writes):
-                if other is not None:
-                    usual[other.path] = (await self._send_sample(other)).usd
-            trials: list[Trial | CaseResult] = []
-            for case in list_cases(template._replace(prompt_tokens=sample.tokens), others, requests):
-                report_step(case.name)
-                trials.append(await self._try_case(case, usual[case.template.path]))
-            recorded = await self._read_spend([one for one in trials if isinstance(one, Trial)])
-            results = [compare_spend(one, recorded) if isinstance(one, Trial) else one for one in trials]
-            results.append(await self._try_file_rates())
-            return results if provider is None else results + await self._run_provider(provider, template, requests)
-        finally:
-            for client in self._clients:
-                await client.close()
+        Raises UntestableGateway if the first requests or the administration fail, or the address is in use."""
+        sample = await self._send_sample(template)
+        usual = {template.path: sample.usd}
+        for other in (others.embeddings, others.hour_writes or others.writes):
+            if other is not None and self._has_budgets:
+                usual[other.path] = (await self._send_sample(other)).usd
+        trials: list[Trial | CaseResult] = []
+        for case in list_cases(template._replace(prompt_tokens=sample.tokens), others, requests):
+            self._report_step(case.name)
+            trials.append(await self._try_case(case, usual.get(case.template.path, 0.0)))
+        recorded = await self._read_spend([one for one in trials if isinstance(one, Trial)])
+        results = [compare_spend(one, recorded) if isinstance(one, Trial) else one for one in trials]
+        results.append(await self._try_file_rates())
+        results.append(await self._try_file_ranges())
+        return results if provider is None else results + await self._run_provider(provider, template, requests)
 
     async def find_model(self) -> str:
         """Return the first model that the gateway lists."""
         try:
-            return str((await self._connect(self.key).get("/v1/models"))["data"][0]["id"])
-        except (EngineError, LookupError, TypeError) as error:
-            answer = describe_failure(error) if isinstance(error, EngineError) else Answer(404, reason="no model")
-            raise request_error(answer, f"{self.url}/models") from error
+            return str((await self._client.get("/v1/models"))["data"][0]["id"])
+        except (GatewayError, LookupError, TypeError) as error:
+            answer = describe_failure(error) if isinstance(error, GatewayError) else Answer(404, reason="no model")
+            raise UntestableGateway(answer, f"{self._client.address}/models") from error
 
     async def _send_sample(self, template: RequestTemplate) -> Answer:
         """Measure one request: whether the gateway answers, and its usage."""
         (account,) = await self._open_accounts("sample", 100 * template.worst_usd(), 1)
-        answer = await template.send(self._connect(account.key), 0)
+        answer = await template.send(self._client.with_key(account.key), 0)
         if not answer.usd:
             reason = answer.reason or "the reply states no usage"
-            raise request_error(answer._replace(reason=reason), f"{self.url}{template.path}")
+            raise UntestableGateway(
+                answer._replace(reason=reason), f"{self._client.address.removesuffix('/v1')}{template.path}"
+            )
         self._left_usd -= answer.usd
         return answer
 
     async def _try_case(self, case: BudgetCase, usual_usd: float) -> Trial | CaseResult:
-        """Choose a budget that half of the requests spend, and at least one worst case; then spend it."""
+        """Choose a budget, and spend it."""
+        if not self._has_budgets:
+            return CaseResult(case=case.name, verdict="skipped", note=NO_BUDGETS)
         if case.needs:
             return CaseResult(case=case.name, verdict="skipped", note=f"needs {case.needs}")
-        if self._admin is None and (case.keys > 1 or not case.edge):
-            return CaseResult(case=case.name, verdict="skipped", note="needs --admin, to read the spend")
-        worst = case.template.worst_usd()
-        # Half a request more, so that no budget is spent exactly.
-        budget = max(1.01 * worst, (case.requests + 1) * usual_usd / 2) if case.edge else 100 * worst
+        if self._admin is None and (case.keys > 1 or case.sequence or not case.edge):
+            return CaseResult(case=case.name, verdict="skipped", note=NEEDS_ADMIN)
+        if case.sequence:
+            usual_usd = (await self._send_sample(case.template)).usd
+        budget = choose_budget(case, usual_usd)
         accounts = await self._open_accounts(case.name, budget, case.keys)
         budget = budget if self._admin else max(0.0, self._left_usd)
-        clients = [self._connect(account.key) for account in accounts]
+        clients = [self._client.with_key(account.key) for account in accounts]
         trial = Trial(case, budget, accounts, [])
         answers = trial.answers
         if case.batch:
             answers += await send_batch(case.template, clients[0], case.requests, cancelled=case.cancelled)
             if answers[0].status != 200 and not answers[0].over_budget and len(answers) == 1:
                 return CaseResult(case=case.name, verdict="skipped", note=f"no batches here: {answers[0].reason}")
-        while not case.cancelled and trial.counted_usd <= 2 * budget and len(answers) < ROUNDS * case.requests:
+        most = ROUNDS * max(case.requests, case.sequence)
+        while not case.cancelled and trial.counted_usd <= 2 * budget and len(answers) < most:
             numbers = range(len(answers), len(answers) + case.requests)
             sent = (case.template.send(clients[n % case.keys], n) for n in numbers)
             answers += await asyncio.gather(*sent)
@@ -233,22 +271,33 @@ class BudgetSuite:
         """Send more requests about files than a key's rate allows."""
         name = "rates of file requests"
         if self._admin is None:
-            return CaseResult(case=name, verdict="skipped", note="needs --admin, to create a key with a rate")
+            note = "needs --admin, to create a key with a rate" if self._has_budgets else NO_BUDGETS
+            return CaseResult(case=name, verdict="skipped", note=note)
         (account,) = await self._open_accounts(name, 1.0, 1, rpm=RATE_PER_MINUTE)
-        answers = await list_files_beyond_rate(self._connect(account.key))
+        answers = await list_files_beyond_rate(self._client.with_key(account.key))
         return decide_rate_verdict(name, answers)
+
+    async def _try_file_ranges(self) -> CaseResult:
+        """Read parts of a file."""
+        name = "ranges of a file"
+        (account,) = await self._open_accounts(name, 1.0, 1)
+        try:
+            problem = await find_range_problem(self._client.with_key(account.key))
+        except GatewayError as error:
+            return CaseResult(case=name, verdict="skipped", note=f"no files here: {error}")
+        return CaseResult(case=name, verdict="wrong results" if problem else "ok", note=problem)
 
     async def _run_provider(self, at: ProviderAddress, template: RequestTemplate, requests: int) -> list[CaseResult]:
         """Run the cases of a provider, whose prices are those of the template."""
         if self._admin is None:
-            note = "needs --admin, to read the spend"
+            note = NEEDS_ADMIN if self._has_budgets else NO_BUDGETS
             return [CaseResult(case=case.name, verdict="skipped", note=note) for case in PROVIDER_CASES]
         provider = PaidProvider(PAUSE_S)
         try:
             async with provider.serve(*at):
                 trials = [await self._try_provider(case, provider, template, requests) for case in PROVIDER_CASES]
         except OSError as error:
-            raise request_error(Answer(0, reason=str(error)), f"{at.host}:{at.port} (--provider)") from error
+            raise UntestableGateway(Answer(0, reason=str(error)), f"{at.host}:{at.port} (--provider)") from error
         spent = await self._read_bills(trials)
         return [compare_bill(trial, spent.get(trial.account.id, 0.0)) for trial in trials]
 
@@ -256,14 +305,14 @@ class BudgetSuite:
         self, case: ProviderCase, provider: PaidProvider, template: RequestTemplate, requests: int
     ) -> ProviderTrial:
         """Spend a budget that pays half of the requests, and leave each of them."""
-        report_step(case.name)
+        self._report_step(case.name)
         prices = template.input_usd, template.output_usd
         budget = case.usual.to_usd(*prices) * (requests + 1) / 2
         (sample,) = await self._open_accounts(f"{case.model}-sample", 1e3 * budget, 1)
-        await wait_until_ready(case, self._connect(sample.key), provider)
+        await wait_until_ready(case, self._client.with_key(sample.key), provider)
         provider.take_bill()
         (account,) = await self._open_accounts(case.name.replace(":", ""), budget, 1)
-        answers = await spend_and_leave(case, self._connect(account.key), provider, requests)
+        answers = await spend_and_leave(case, self._client.with_key(account.key), provider, requests)
         return ProviderTrial(case, budget, account, answers, provider.take_bill().to_usd(*prices))
 
     async def _read_bills(self, trials: list[ProviderTrial]) -> dict[str, float]:
@@ -281,15 +330,11 @@ class BudgetSuite:
         self, name: str, budget_usd: float, count: int, rpm: int | None = None
     ) -> tuple[CreatedKey, ...]:
         if self._admin is None:
-            return (CreatedKey("", self.key),)
+            return (CreatedKey("", self._client.key),)
         try:
             return await self._admin.create_keys(name.replace(" ", "-"), budget_usd, count, rpm)
-        except EngineError as error:
-            raise request_error(describe_failure(error), f"{self._admin.client.address} (--admin)") from error
-
-    def _connect(self, key: str) -> EngineClient:
-        self._clients.append(EngineClient(self.url, key))
-        return self._clients[-1]
+        except GatewayError as error:
+            raise UntestableGateway(describe_failure(error), f"{self._admin.client.address} (--admin)") from error
 
     async def _read_spend(self, trials: list[Trial]) -> dict[str, float] | None:
         """Read the spend of each key, when all that was counted is recorded or `settle_s` has passed."""
@@ -341,11 +386,11 @@ def compare_spend(trial: Trial, spent: dict[str, float] | None) -> CaseResult:
 
 def find_problem(trial: Trial, recorded: float | None, overspent: float) -> tuple[CaseVerdict, str]:
     """Return the verdict and its reason."""
-    case, answers, counted = trial.case, trial.answers, trial.counted_usd
+    case, answers = trial.case, trial.answers
     wrong = [answer.reason for answer in answers if answer.reason.startswith(WRONG_RESULTS)]
     if wrong:
         return "wrong results", wrong[0].removeprefix(WRONG_RESULTS)
-    worst, exact = case.template.worst_usd(), all(answer.exact for answer in answers)
+    worst = case.template.worst_usd()
     if overspent > trial.budget_usd * ROUNDING:
         return "overspent", ""
     if case.edge:
@@ -354,10 +399,14 @@ def find_problem(trial: Trial, recorded: float | None, overspent: float) -> tupl
             return "inconclusive", others[0] if others else "all requests fit into the budget: use more requests"
         if -overspent > worst:
             return "refused early", f"{-overspent:.6f} USD are left, and a request needs at most {worst:.6f}"
-    at_once = sum(answer.status == 200 for answer in answers[: case.requests])
-    note = f"{at_once} of {case.requests} at once" if case.edge and not case.batch else ""
-    if recorded is None:
-        return "ok", note
+    note = describe_use(trial)
+    return ("ok", note) if recorded is None else find_billing_problem(trial, recorded, note)
+
+
+def find_billing_problem(trial: Trial, recorded: float, note: str) -> tuple[CaseVerdict, str]:
+    """Compare the recorded spend with the count; `note`: the reason if they agree."""
+    case, answers, counted = trial.case, trial.answers, trial.counted_usd
+    worst, exact = case.template.worst_usd(), all(answer.exact for answer in answers)
     if case.template.repeated and answers[0].usd <= recorded < counted:
         return "ok", "the gateway replayed an answer, and did not bill it again"
     if recorded < counted * (1 - (ROUNDING if exact else PROMPT_TOLERANCE)):
@@ -365,6 +414,16 @@ def find_problem(trial: Trial, recorded: float | None, overspent: float) -> tupl
     if recorded > (counted if exact else len(answers) * worst) * (1 + ROUNDING):
         return "overbilled", f"{recorded - counted:.6f} USD more than delivered"
     return "ok", note
+
+
+def describe_use(trial: Trial) -> str:
+    """Say how many requests fit into the budget at once, or how much of it a sequence used."""
+    case, answers = trial.case, trial.answers
+    if case.sequence:
+        answered = sum(answer.status == HTTPStatus.OK for answer in answers)
+        return f"{answered} one after another use {trial.counted_usd / trial.budget_usd:.0%} of the budget"
+    at_once = sum(answer.status == HTTPStatus.OK for answer in answers[: case.requests])
+    return f"{at_once} of {case.requests} at once" if case.edge and not case.batch else ""
 
 
 def decide_rate_verdict(name: str, answers: list[Answer]) -> CaseResult:
@@ -380,11 +439,3 @@ def decide_rate_verdict(name: str, answers: list[Answer]) -> CaseResult:
     elif answered + refused < len(answers):
         verdict, note = "inconclusive", next(one.reason for one in answers if one.status not in (200, 429))
     return CaseResult(case=name, verdict=verdict, note=note, sent=len(answers), answered=answered)
-
-
-def request_error(answer: Answer, place: str) -> ReconcileError:
-    """Explain why the first request failed."""
-    hint = HINTS.get(401 if answer.status == 403 else answer.status, OTHER_HINT)
-    return ReconcileError(
-        "AW-REC-40", f"the gateway cannot be tested: {answer.reason}", where=ErrorLocation(place), hint=hint
-    )

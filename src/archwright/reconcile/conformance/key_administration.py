@@ -5,9 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
-import msgspec
-
-from archwright.http_client.client import EngineClient, EngineRefused
+from .gateway_client import GatewayClient, GatewayRefused, encode_json
 
 TENANT = "conformance"
 
@@ -23,7 +21,7 @@ class KeyAdministration(Protocol):
     """`settle_s`: the longest time until a request is recorded."""
 
     settle_s: float
-    client: EngineClient
+    client: GatewayClient
 
     async def create_keys(
         self, name: str, budget_usd: float, count: int, rpm: int | None = None
@@ -41,15 +39,15 @@ class ArchwrightAdministration:
 
     settle_s = 10.0
 
-    def __init__(self, address: str, key: str, run: str) -> None:
-        self.client, self._run = EngineClient(f"{address.rstrip('/').removesuffix('/admin')}/admin", key), run
+    def __init__(self, client: GatewayClient, run: str) -> None:
+        self.client, self._run = client, run
 
     async def create_keys(
         self, name: str, budget_usd: float, count: int, rpm: int | None = None
     ) -> tuple[CreatedKey, ...]:
         try:
             await self.client.post("/tenants", {"name": TENANT})
-        except EngineRefused as refused:
+        except GatewayRefused as refused:
             if refused.status != HTTPStatus.CONFLICT:  # created before
                 raise
         user = f"{self._run}-{name}"
@@ -59,7 +57,7 @@ class ArchwrightAdministration:
         if count == 1:
             fields["budget_usd"] = budget_usd
         else:
-            limits = msgspec.json.encode({"budget_usd": budget_usd})
+            limits = encode_json({"budget_usd": budget_usd})
             await self.client.send_bytes("PUT", f"/tenants/{TENANT}/users/{user}/limits", limits)
         made = [await self.client.post(f"/tenants/{TENANT}/keys", fields) for _ in range(count)]
         return tuple(CreatedKey(one["id"], one["key"]) for one in made)
@@ -76,8 +74,8 @@ class LitellmAdministration:
 
     settle_s = 90.0  # the proxy writes the spend to its database every 10 s by default
 
-    def __init__(self, address: str, key: str, run: str) -> None:
-        self.client, self._run = EngineClient(address, key), run
+    def __init__(self, client: GatewayClient, run: str) -> None:
+        self.client, self._run = client, run
         self._keys: list[str] = []
 
     async def create_keys(

@@ -11,12 +11,9 @@ import time
 from contextlib import aclosing
 from typing import Any, Literal, NamedTuple
 
-import msgspec
-
-from archwright.errors import ArchwrightError
-from archwright.http_client.client import EngineClient
-from archwright.reconcile.conformance.key_administration import CreatedKey
-from archwright.reconcile.conformance.paid_provider import (
+from .gateway_client import GatewayClient, GatewayError, encode_json
+from .key_administration import CreatedKey
+from .paid_provider import (
     CHARACTERS_PER_TOKEN,
     DOCUMENT_TOKENS,
     DOCUMENTS,
@@ -30,8 +27,9 @@ from archwright.reconcile.conformance.paid_provider import (
     Bill,
     PaidProvider,
 )
-from archwright.reconcile.conformance.request_templates import (
+from .request_templates import (
     CHAT,
+    MESSAGES,
     REQUEST_LIMIT_S,
     Answer,
     describe_failure,
@@ -44,7 +42,7 @@ SOUND_S, SOUND_RATE = 60, 8_000
 READY_LIMIT_S, READY_POLL_S, ASKED_POLL_S = 30.0, 0.2, 0.01
 NOT_READY = (0, 502, 503)
 PAUSE_S = 0.2  # of the provider, before it states its usage
-MESSAGES, TRANSCRIPTIONS = "/messages", "/audio/transcriptions"
+TRANSCRIPTIONS = "/v1/audio/transcriptions"
 BOUNDARY = "archwright-conformance-sound"
 
 
@@ -104,7 +102,7 @@ def build_sound() -> bytes:
     return struct.pack("<4sI", b"RIFF", len(chunks)) + chunks
 
 
-async def send_and_leave(case: ProviderCase, client: EngineClient, provider: PaidProvider) -> Answer:
+async def send_and_leave(case: ProviderCase, client: GatewayClient, provider: PaidProvider) -> Answer:
     """Send one request, and leave its reply as the case says."""
     try:
         async with asyncio.timeout(REQUEST_LIMIT_S):
@@ -114,12 +112,12 @@ async def send_and_leave(case: ProviderCase, client: EngineClient, provider: Pai
                 await _read_words(client, case)
             else:
                 await _leave_complete_reply(client, case, provider)
-    except (ArchwrightError, TimeoutError) as error:
+    except (GatewayError, TimeoutError) as error:
         return describe_failure(error)
     return Answer(200, exact=False)
 
 
-async def _send_sound(client: EngineClient) -> None:
+async def _send_sound(client: GatewayClient) -> None:
     parts = (
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="model"\r\n\r\n{SOUND}\r\n'
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n'
@@ -129,17 +127,17 @@ async def _send_sound(client: EngineClient) -> None:
     await client.send_bytes("POST", TRANSCRIPTIONS, form, f"multipart/form-data; boundary={BOUNDARY}")
 
 
-async def _read_words(client: EngineClient, case: ProviderCase) -> None:
+async def _read_words(client: GatewayClient, case: ProviderCase) -> None:
     """Read a stream up to its last word, and close the connection before its usage."""
     words = 0
     async with aclosing(client.stream(case.path, build_body(case))) as events:
         async for event in events:
-            words += msgspec.json.encode(event).count(WORD.encode())
+            words += encode_json(event).count(WORD.encode())
             if case.words is not None and words >= case.words:
                 return
 
 
-async def _leave_complete_reply(client: EngineClient, case: ProviderCase, provider: PaidProvider) -> None:
+async def _leave_complete_reply(client: GatewayClient, case: ProviderCase, provider: PaidProvider) -> None:
     """Close the connection once the provider has one more request; raise the gateway's error if it refuses."""
     before = provider.bill.requests
     reply = asyncio.ensure_future(client.post(case.path, build_body(case)))
@@ -151,7 +149,7 @@ async def _leave_complete_reply(client: EngineClient, case: ProviderCase, provid
     await asyncio.gather(reply, return_exceptions=True)
 
 
-async def wait_until_ready(case: ProviderCase, client: EngineClient, provider: PaidProvider) -> None:
+async def wait_until_ready(case: ProviderCase, client: GatewayClient, provider: PaidProvider) -> None:
     """Send requests until the gateway has found the provider, which has just started."""
     until = time.monotonic() + READY_LIMIT_S
     while (await send_and_leave(case, client, provider)).status in NOT_READY and time.monotonic() < until:
@@ -159,7 +157,7 @@ async def wait_until_ready(case: ProviderCase, client: EngineClient, provider: P
 
 
 async def spend_and_leave(
-    case: ProviderCase, client: EngineClient, provider: PaidProvider, requests: int
+    case: ProviderCase, client: GatewayClient, provider: PaidProvider, requests: int
 ) -> list[Answer]:
     """Send `requests` at once and leave them, again and again, until all are refused."""
     answers: list[Answer] = []

@@ -7,14 +7,11 @@ from contextlib import aclosing
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-import msgspec
-
-from archwright.errors import ArchwrightError
-from archwright.http_client.client import EngineClient, EngineRefused
-from archwright.policy.usage_limits import TEMPLATE_TOKENS
+from .gateway_client import GatewayClient, GatewayError, GatewayRefused, encode_json
 
 MAX_TOKENS, REQUEST_LIMIT_S = 32, 120.0
-CHAT, EMBEDDINGS, MESSAGES = "/chat/completions", "/embeddings", "/messages"
+TEMPLATE_TOKENS = 512  # more than the chat template of a model adds
+CHAT, EMBEDDINGS, MESSAGES = "/v1/chat/completions", "/v1/embeddings", "/v1/messages"
 CACHED_SENTENCES = 300  # some 5,000 tokens: providers cache no short prompts
 
 
@@ -81,11 +78,12 @@ class RequestTemplate(NamedTuple):
     def worst_usd(self) -> float:
         """Bound the cost from outside: a token per byte of the body and a chat template, and `max_tokens` of output."""
         body = self.build_body(0)
-        tokens = len(msgspec.json.encode(body)) + TEMPLATE_TOKENS
+        tokens = len(encode_json(body)) + TEMPLATE_TOKENS
         input_usd = self.input_usd if self.caches is None else max(self.input_usd, *self.caches[:2])
-        return tokens * input_usd + (0 if self.path == EMBEDDINGS else MAX_TOKENS) * self.output_usd
+        output_tokens: int = body.get("max_tokens", 0)
+        return tokens * input_usd + output_tokens * self.output_usd
 
-    async def send(self, client: EngineClient, number: int) -> Answer:
+    async def send(self, client: GatewayClient, number: int) -> Answer:
         body = self.build_body(number)
         try:
             async with asyncio.timeout(REQUEST_LIMIT_S):
@@ -93,10 +91,10 @@ class RequestTemplate(NamedTuple):
                     return await self._stream(client, body)
                 headers = {"Idempotency-Key": f"conformance-{self.run}"} if self.repeated else {}
                 return self._count(await client.post(self.path, body, headers))
-        except (ArchwrightError, TimeoutError) as error:
+        except (GatewayError, TimeoutError) as error:
             return describe_failure(error)
 
-    async def _stream(self, client: EngineClient, body: dict[str, Any]) -> Answer:
+    async def _stream(self, client: GatewayClient, body: dict[str, Any]) -> Answer:
         pieces, usage = 0, None
         try:
             async with aclosing(client.stream(self.path, body)) as events:
@@ -105,7 +103,7 @@ class RequestTemplate(NamedTuple):
                     pieces += any((one.get("delta") or {}).get("content") for one in event.get("choices") or ())
                     if pieces == self.leave_after > 0:  # the least that is fair: a token for each piece
                         return Answer(200, pieces * self.output_usd, exact=False)
-        except ArchwrightError:
+        except GatewayError:
             if not pieces:
                 raise
         least = {"prompt_tokens": self.prompt_tokens, "completion_tokens": pieces}
@@ -135,6 +133,6 @@ def count_messages(usage: dict[str, Any], template: RequestTemplate, caches: Cac
 
 
 def describe_failure(error: Exception) -> Answer:
-    if isinstance(error, EngineRefused):
-        return Answer(error.status, reason=f"HTTP {error.status}: {msgspec.json.encode(error.body).decode()[:300]}")
+    if isinstance(error, GatewayRefused):
+        return Answer(error.status, reason=str(error))
     return Answer(0, reason=str(error) or f"no answer within {REQUEST_LIMIT_S:g} s")
