@@ -31,7 +31,7 @@ def test_launch_lines_of_older_bundles_gain_a_safe_path() -> None:
 
 @pytest.mark.process
 def test_every_entry_point_refuses_a_process_without_a_safe_path(tmp_path: Path) -> None:
-    assert len(ENTRY_POINTS) == 10
+    assert len(ENTRY_POINTS) == 11
     environment = child_environment(without=("PYTHONSAFEPATH",))
     commands = [[sys.executable, "-m", module.removesuffix(".__main__")] for module in ENTRY_POINTS]
     children = [

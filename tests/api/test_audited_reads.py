@@ -54,7 +54,7 @@ CHANGES = {
     *("data ingest", "data refine", "data index", "data policy", "data retain", "data export", "data erase"),
     *("batches cancel", "batches delete"),
     *("runs resume", "tenant create", "tenant limit", "tenant content", "user limit"),
-    *("key create", "key limit", "key rotate", "key revoke", "key reset"),
+    *("key create", "key install", "key limit", "key rotate", "key revoke", "key reset"),
 }
 AUDITED_GROUPS = ("audit", "batches", "data", "key", "lineage", "runs", "tenant", "usage", "user")
 

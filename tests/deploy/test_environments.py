@@ -33,7 +33,7 @@ CASES: tuple[tuple[str, str, str | None], ...] = (
 )
 # Namespaces of operators and of Kubernetes, which every environment of a cluster shares.
 FOREIGN = re.compile(
-    r"kube-system|cnpg-system|gpu-operator|envoy-gateway-system|default|external-secrets|kuberay-operator"
+    r"kube-system|cnpg-system|gpu-operator|envoy-gateway-system|metallb-system|default|external-secrets|kuberay-operator"
 )
 
 

@@ -33,7 +33,8 @@ def large(request: pytest.FixtureRequest, made_plan: MadePlan) -> Plan:
         changes |= {"provider": request.param, "machine": CLOUDS[request.param], "accelerator": "H200-SXM-141GB"}
     changed: Pool = replace(pool, **changes)
     purchases = tuple(replace(one, machine=changed.machine) for one in option.purchases if one.pool == pool.name)
-    others = tuple(one for one in option.pools if one.name != pool.name and one.placement == pool.placement)
+    beside = [one for one in option.pools if one.name != pool.name and one.placement == pool.placement]
+    others = tuple(one for one in beside if one.kind == "text")
     made = replace(option, pools=(changed, *others), purchases=purchases, provider=changed.provider)
     options = tuple(made if one.name == option.name else one for one in plan.options)
     return replace(plan, options=options, pools=made.pools)

@@ -130,13 +130,14 @@ def spend_and_leave(hosted: Hosted, tenant: str, body: dict[str, Any], leaves: L
     key = platform.made_key(tenant, budget_usd=budget_usd)
     with ThreadPoolExecutor(3) as pool:
         statuses = list(pool.map(lambda _: leave_when(hosted, key, body, leaves), range(REQUESTS)))
-    platform.until(lambda: count_served(platform, tenant) == provider.provider.bill.requests)
+    platform.until(lambda: count_charged(platform, tenant) == provider.provider.bill.requests)
     assert provider.provider.bill.requests < REQUESTS, "the budget refuses some"
     return Left(spend(platform, tenant), provider.provider.bill, statuses)
 
 
-def count_served(platform: Platform, tenant: str) -> int:
-    return sum(record.status != "rejected" for record in records(platform, tenant))
+def count_charged(platform: Platform, tenant: str) -> int:
+    """A client may leave before its request is sent on: nothing is generated then, and nothing is charged."""
+    return sum((record.cost_usd or 0.0) > 0 for record in records(platform, tenant))
 
 
 def chat_body(model: str, **fields: Any) -> dict[str, Any]:
