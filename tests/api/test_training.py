@@ -250,6 +250,7 @@ def test_list_and_show_say_what_train_said(unbroken: Unbroken, capsys: pytest.Ca
     assert api.runs.list() == (unbroken.run,)
 
 
+@pytest.mark.nightly
 def test_killed_twice_and_resumed_it_ends_as_the_unbroken_run_did(ready: Ready, made_once: Unbroken) -> None:
     """Kill `archwright train` between two checkpoints, resume, kill the training process too, and resume to the end:
     the rows, their order and the bytes equal those of the uninterrupted run."""

@@ -55,6 +55,7 @@ def mount(folder: Path, name: str, text: str) -> None:
         file.symlink_to("..data/gateway.json")
 
 
+@pytest.mark.nightly
 @pytest.mark.process
 @pytest.mark.enable_socket
 def test_a_gateway_follows_a_changed_config_map_without_a_restart(

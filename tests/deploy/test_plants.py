@@ -75,6 +75,7 @@ def test_the_units_of_a_plant_serve_no_model_of_another_site(made_bundle: MadeBu
     assert [(one["name"], one["config"]["pools"]) for one in processes] == [("gateway", [])]
 
 
+@pytest.mark.nightly
 @pytest.mark.process
 @pytest.mark.enable_socket
 def test_a_machine_of_a_plant_answers_predictions_from_its_units(
