@@ -45,6 +45,24 @@ def test_a_key_made_right_after_an_unknown_one_is_known(store: Store, clock: Clo
         assert found is not None and found.key_id == record.id
 
 
+def test_a_key_that_a_thread_reads_during_its_look_up_is_known(
+    store: Store, clock: Clock, table: SharedTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, gateway = open_keys(store, clock, table), open_keys(store, clock, table)
+    assert gateway.identify(unknown(0)) is None
+    secret, record = here.create("clinic")
+    get = table.get
+
+    def get_after_reading(key: bytes) -> bytes | None:
+        monkeypatch.setattr(table, "get", get)
+        gateway.read_limits()
+        return get(key)
+
+    monkeypatch.setattr(table, "get", get_after_reading)
+    found = gateway.identify(secret)
+    assert found is not None and found.key_id == record.id
+
+
 def test_the_principal_of_a_key_is_found_by_its_id(store: Store, clock: Clock, table: SharedTable) -> None:
     """Also right after its creation or rotation in another process, and never after its revocation."""
     here, gateway = open_keys(store, clock, table), open_keys(store, clock, table)

@@ -135,14 +135,9 @@ class KeyCache:
             if not is_well_formed(secret):
                 return None
             self._ensure_fresh(POLL_S)
-        principal = self._live.get(digest)
+        principal = self._live.get(digest) or self._find_unread(secret, digest)
         if principal is None:
-            if not is_well_formed(secret) or not self._may_be_unread():
-                return None
-            self._ensure_fresh(0.0)
-            principal = self._live.get(digest)
-            if principal is None:
-                return None
+            return None
         if self._clock() >= principal.expires_at:
             if principal.expires_at > ENDED:
                 self._mark_expired(digest)
@@ -150,6 +145,15 @@ class KeyCache:
         if principal.key_id not in self._used:
             self._record_use(principal.key_id)
         return principal
+
+    def _find_unread(self, secret: str, digest: bytes) -> Principal | None:
+        """Return the principal of a secret that was not found in the cache, if a key with it is new."""
+        if not is_well_formed(secret):
+            return None
+        if self._may_be_unread():
+            self._ensure_fresh(0.0)
+        # Also if nothing is unread now: a thread may have read the key since the caller looked.
+        return self._live.get(digest)
 
     def refresh_version(self) -> int:
         """Return `version`, at most POLL_S old, to check running requests. Raises StoreError as `identify` does."""
