@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from tests.deploy.compose_runner import ComposeRunner, Image
 from tests.deploy.conftest import MadeBundle, MadePlan
 from tests.deploy.readme_steps import read_commands
 from tests.deploy.tools import require_program
-from tests.deploy.unit_runner import CODE, find_python
+from tests.deploy.unit_runner import CODE, find_python, list_libraries
 from tests.tools.checks import until
 
 from archwright import __version__
@@ -56,8 +55,7 @@ def write_program(path: Path, text: str) -> Path:
 def make_images(folder: Path) -> dict[str, Image]:
     """Return what stands for the images: programs of this machine, where the images have them."""
     python = Path(find_python()[0]).resolve()
-    paths = [CODE, *(Path(entry) for entry in sys.path if entry and Path(entry).is_dir() and Path(entry) != CODE)]
-    files = {f"{LIBRARIES}/{number}": path for number, path in enumerate(paths)}
+    files = {f"{LIBRARIES}/{number}": path for number, path in enumerate([CODE, *list_libraries()])}
     start = f"#!/bin/sh\nexport PYTHONPATH={':'.join(files)}\nexec {python} "
     programs = folder / "programs"
     programs.mkdir()

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -293,7 +294,7 @@ def running_units(bundle: Path, plan: Path, prepare: Callable[[Path], None]) -> 
         python = root / "opt/archwright/current/bin/python"
         python.parent.mkdir(parents=True)
         program, others = find_python()
-        path = ":".join(one for one in sys.path if one and Path(one).resolve() != CODE)
+        path = ":".join(map(str, list_libraries()))
         code = f'PYTHONPATH="${{0%/bin/python}}/lib:{path}" exec {program} "$@"'
         python.write_text(f"#!/bin/sh\n{code}\n")
         python.parent.with_name("lib").symlink_to(CODE)
@@ -308,6 +309,17 @@ def running_units(bundle: Path, plan: Path, prepare: Callable[[Path], None]) -> 
         if runner is not None:
             runner.close()
         shutil.rmtree(root, ignore_errors=True)
+
+
+def list_libraries() -> list[Path]:
+    """Return the folders from which this process imports packages.
+
+    The standard library is not among them: another interpreter of this version has its own, and its own binaries.
+    """
+    standard = Path(sysconfig.get_path("stdlib"))
+    folders = [Path(entry).resolve() for entry in sys.path if entry and Path(entry).is_dir()]
+    packages = [one for one in folders if standard not in (one, *one.parents) or "site-packages" in one.parts]
+    return [one for one in packages if one != CODE]
 
 
 def find_python() -> tuple[str, bool]:
