@@ -110,7 +110,8 @@ def test_charts_have_the_digest_of_the_archive_that_helm_pulls(
     archive, crds = b"archive of keda", b"kind: CustomResourceDefinition"
     index = "entries:\n  keda:\n    - {version: 2.0.0, urls: [other.tgz]}\n"
     index += f"    - {{version: 2.21.0, urls: [keda-2.21.0.tgz], digest: {digest_of(archive)[7:]}}}\n"
-    index += f"  liar:\n    - {{version: 1.0.0, urls: [keda-2.21.0.tgz], digest: {'0' * 64}}}\n"
+    index += f"  liar:\n    - {{version: 1.0.0, urls: [keda-2.21.0.tgz], digest: {'a' * 64}}}\n"
+    index += f"  number:\n    - {{version: 1.0.0, urls: [keda-2.21.0.tgz], digest: {'0' * 64}}}\n"
     registry.files = {"/charts/index.yaml": index.encode(), "/charts/keda-2.21.0.tgz": archive, "/crds.yaml": crds}
     lws = registry.push_chart("charts/lws:0.10.0", b"archive of lws")
     registry.push_image("charts/image:1.0.0")
@@ -120,13 +121,15 @@ def test_charts_have_the_digest_of_the_archive_that_helm_pulls(
         "lws": f"oci://{registry.host}/charts/lws 0.10.0",
         "image": f"oci://{registry.host}/charts/image 1.0.0",
         "liar": f"http://{registry.host}/charts liar 1.0.0",
+        "number": f"http://{registry.host}/charts number 1.0.0",
         "gone": f"http://{registry.host}/charts gone 1.0.0",
     }
     pins = Pins(charts={name: ChartPin(source=source) for name, source in sources.items()})
     result, found = resolve_pins(tmp_path / "bundle", pins)
     digests = {name: pin.digest for name, pin in found.charts.items() if pin.digest}
     assert digests == {"keda": digest_of(archive), "crds": digest_of(crds), "lws": lws}
-    assert "states 0000" in reason_of(result, "chart liar")
+    assert "states aaaa" in reason_of(result, "chart liar")
+    assert "states 0 for number" in reason_of(result, "chart number")
     assert "has no chart gone 1.0.0" in reason_of(result, "chart gone")
     assert "no manifest of a chart" in reason_of(result, "chart image")
 

@@ -138,10 +138,11 @@ def read_chart_digest(source: str, registry: RegistryClient) -> str:
 def _find_archive(index: bytes, name: str, version: str) -> tuple[str, str]:
     """Return the URL and the stated digest of a chart's archive from the index of a repository."""
     try:
-        # Every value as text: a version such as 1.10, or a digest of decimal digits, is no number.
-        versions = yaml.load(index, yaml.CBaseLoader)["entries"][name]
-        wanted = next(entry for entry in versions if entry["version"] == version)
-        return str(wanted["urls"][0]), str(wanted.get("digest") or "")
+        versions = yaml.load(index, yaml.CSafeLoader)["entries"][name]
+        wanted = next(entry for entry in versions if str(entry["version"]) == version)
+        # YAML reads a digest of decimal digits as a number: it is refused below as another digest.
+        stated = wanted.get("digest")
+        return str(wanted["urls"][0]), "" if stated is None else str(stated)
     except (yaml.YAMLError, KeyError, TypeError, IndexError, StopIteration, RecursionError) as error:
         raise _refuse(f"the index of the repository has no chart {name} {version}") from error
 
