@@ -10,9 +10,7 @@ import base64
 import json
 import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from archwright.home import Home
 from archwright.settings import ClusterAccess
 
 from ..command_line import CommandLine
+from ..tools.http_server import QuietHandler, ServerThread
 from .object_rules import Item, read_objects
 
 pytestmark = pytest.mark.enable_socket
@@ -53,12 +52,8 @@ class FakeCluster:
         (folder / "token").write_text(f"{TOKEN}\n")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(folder / "ca.crt", folder / "key.pem")
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
-        self.access = ClusterAccess(f"https://127.0.0.1:{self._server.server_port}", folder)
+        self._server = ServerThread(Handler, context)
+        self.access = ClusterAccess(f"https://127.0.0.1:{self._server.port}", folder)
 
     def apply(self, items: list[Item]) -> None:
         """Create the secrets, and give the token the rights of the roles."""
@@ -75,17 +70,11 @@ class FakeCluster:
         return base64.b64decode(self.secrets[place]["data"][field]).decode()
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._server.close()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(QuietHandler):
     server_cluster: FakeCluster
-
-    def log_message(self, *_: object) -> None:
-        return
 
     def do_GET(self) -> None:
         self._answer(None)
@@ -113,11 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, secret)
 
     def _send(self, status: int, body: Item) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        self.send(status, json.dumps(body).encode())
 
 
 @pytest.fixture

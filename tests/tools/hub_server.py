@@ -13,11 +13,12 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from .http_server import QuietHandler, ServerThread
 
 LARGE_SUFFIXES = (".gguf", ".safetensors", ".onnx", ".bin", ".onnx_data")
 PIECE_BYTES = 1 << 16
@@ -87,17 +88,12 @@ class HubServer:
         class Handler(_Handler):
             server_hub = hub
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
+        self._server = ServerThread(Handler)
+        self.url = f"http://127.0.0.1:{self._server.port}"
         return self
 
     def __exit__(self, _type: type[BaseException] | None, _error: object, _trace: TracebackType | None) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._server.close()
 
     def downloaded(self) -> Counter[str]:
         """How many requests for the bytes of each file came."""
@@ -137,12 +133,8 @@ class HubServer:
         }
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(QuietHandler):
     server_hub: HubServer
-
-    def log_message(self, *_: object) -> None:
-        return
 
     def do_HEAD(self) -> None:
         self._answer()
@@ -162,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
             elif path.startswith("/cdn/"):
                 self._send_file(hub.root / path.removeprefix("/cdn/"), begins)
             else:
-                self._send(404, b"")
+                self.send(404, b"")
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
 
@@ -170,16 +162,16 @@ class _Handler(BaseHTTPRequestHandler):
         repository, _, revision = rest.partition("/revision/")
         fault = self._take_fault("api")
         if fault.status:
-            self._send(fault.status, b"", {"X-Error-Code": fault.code} if fault.code else {})
+            self.send(fault.status, b"", {"X-Error-Code": fault.code} if fault.code else {})
         elif fault.web_page:
-            self._send(200, b"<!doctype html><html>a portal</html>", {"Content-Type": "text/html"})
+            self.send(200, b"<!doctype html><html>a portal</html>", {"Content-Type": "text/html"})
         elif not self.server_hub.files(repository):
-            self._send(401, b"", {"X-Error-Code": "RepoNotFound"})
+            self.send(401, b"", {"X-Error-Code": "RepoNotFound"})
         elif revision not in ("", "main", self.server_hub.commit(repository)):
-            self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
+            self.send(404, b"", {"X-Error-Code": "RevisionNotFound"})
         else:
             body = json.dumps(self.server_hub.describe(repository)).encode()
-            self._send(200, body, {"Content-Type": "application/json"})
+            self.send(200, body, {"Content-Type": "application/json"})
 
     def _resolve(self, path: str) -> None:
         hub = self.server_hub
@@ -188,15 +180,15 @@ class _Handler(BaseHTTPRequestHandler):
         file = hub.root / repository / name
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if hub.repositories.get(repository, Repository()).gated and token not in hub.tokens:
-            self._send(403 if token else 401, b"", {"X-Error-Code": "GatedRepo"})
+            self.send(403 if token else 401, b"", {"X-Error-Code": "GatedRepo"})
         elif revision not in ("main", hub.commit(repository)):
-            self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
+            self.send(404, b"", {"X-Error-Code": "RevisionNotFound"})
         elif not file.is_file():
-            self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
+            self.send(404, b"", {"X-Error-Code": "EntryNotFound"})
         elif name.endswith(LARGE_SUFFIXES):
             headers = {"Location": f"{hub.content_url or hub.url}/cdn/{repository}/{name}", "X-Repo-Commit": revision}
             headers |= {"X-Linked-Size": str(file.stat().st_size), "X-Linked-Etag": f'"{hub.digests(file)[0]}"'}
-            self._send(302, b"", headers)
+            self.send(302, b"", headers)
         else:
             self._send_file(file, 0)
 
@@ -214,10 +206,10 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.no_ranges:
             begins = 0
         if fault.status:
-            self._send(fault.status, b"", {"X-Error-Code": fault.code} if fault.code else {})
+            self.send(fault.status, b"", {"X-Error-Code": fault.code} if fault.code else {})
             return
         if fault.web_page:
-            self._send(200, b"<!DOCTYPE html><html>sign in</html>", {"Content-Type": "text/html"})
+            self.send(200, b"<!DOCTYPE html><html>sign in</html>", {"Content-Type": "text/html"})
             return
         if fault.wrong_bytes:
             data = data[:-64] + bytes(byte ^ 1 for byte in data[-64:])
@@ -246,12 +238,3 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(bytes(PIECE_BYTES))
         if fault.cut_after is not None or fault.endless:
             self.close_connection = True
-
-    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)

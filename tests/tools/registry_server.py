@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
+
+from .http_server import QuietHandler, ServerThread
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 CHART = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
@@ -51,17 +51,12 @@ class RegistryServer:
         class Handler(_Handler):
             server_registry = registry
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.host = f"127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
+        self._server = ServerThread(Handler)
+        self.host = f"127.0.0.1:{self._server.port}"
         return self
 
     def __exit__(self, _type: type[BaseException] | None, _error: object, _trace: TracebackType | None) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._server.close()
 
     def push_image(self, name: str) -> str:
         """Add an index of two platforms under NAME:TAG; return its digest."""
@@ -79,44 +74,32 @@ class RegistryServer:
         return digest_of(archive)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(QuietHandler):
     server_registry: RegistryServer
-
-    def log_message(self, *_: object) -> None:
-        return
 
     def do_GET(self) -> None:
         registry, url = self.server_registry, urlsplit(self.path)
         accept, authorization = self.headers.get("Accept", ""), self.headers.get("Authorization", "")
         registry.heard.append(Heard(url.path, parse_qs(url.query), accept, authorization))
         if url.path == "/token":
-            self._send(200, json.dumps({"token": TOKEN}).encode())
+            self.send(200, json.dumps({"token": TOKEN}).encode())
         elif url.path.startswith("/v2/"):
             name, _, tag = url.path.removeprefix("/v2/").partition("/manifests/")
             self._send_manifest(name, tag, authorization)
         elif url.path in registry.files:
-            self._send(200, registry.files[url.path])
+            self.send(200, registry.files[url.path])
         else:
-            self._send(404, b"")
+            self.send(404, b"")
 
     def _send_manifest(self, name: str, tag: str, authorization: str) -> None:
         registry = self.server_registry
         if authorization != f"Bearer {TOKEN}" or name in registry.closed:
             realm = f'Bearer realm="http://{registry.host}/token",service="registry",scope="repository:{name}:pull"'
-            self._send(401, b"{}", {"WWW-Authenticate": realm})
+            self.send(401, b"{}", {"WWW-Authenticate": realm})
             return
         body = registry.manifests.get(f"{name}:{tag}")
         if body is None:
-            self._send(404, b"{}")
+            self.send(404, b"{}")
             return
         stated = digest_of(b"another") if f"{name}:{tag}" in registry.lies else digest_of(body)
-        self._send(200, body, {"Docker-Content-Digest": stated, "Content-Type": INDEX})
-
-    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        self.send(200, body, {"Docker-Content-Digest": stated, "Content-Type": INDEX})

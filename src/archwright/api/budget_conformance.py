@@ -9,8 +9,8 @@ from archwright.errors import ErrorLocation, ReconcileError
 from archwright.journal import report_step
 from archwright.reconcile.bench_client import normalise_base_url
 from archwright.reconcile.conformance.budget_cases import UntestableGateway
-from archwright.reconcile.conformance.suite_options import OptionError, SuiteOptions, run_suite
-from archwright.reconcile.conformance.suite_report import ConformanceReport, GatewayUnderTest, describe_setting
+from archwright.reconcile.conformance.suite_options import OptionError, read_options, run_suite
+from archwright.reconcile.conformance.suite_report import ConformanceReport, describe_setting
 
 __all__ = ["ConformanceOptions", "ConformanceReport", "conformance", "describe_setting"]
 
@@ -45,7 +45,7 @@ def conformance(url: str, *, options: ConformanceOptions = ConformanceOptions())
         name = options.key_env or "NAME"
         raise argument_error("AW-USE-87", "no key is given", "key_env", f"export {name}=... and give --key-env {name}")
     try:
-        report = asyncio.run(run_suite(normalise_base_url(url), key, _select_options(options), report_step))
+        report = asyncio.run(run_suite(normalise_base_url(url), key, read_options(options), report_step))
     except OptionError as error:
         reason, hint = str(error), error.hint
         if error.option == "admin":
@@ -64,24 +64,3 @@ def conformance(url: str, *, options: ConformanceOptions = ConformanceOptions())
         failure.result = report
         raise failure
     return report
-
-
-def _select_options(options: ConformanceOptions) -> SuiteOptions:
-    gateway = GatewayUnderTest(
-        name=options.gateway or "",
-        version=options.gateway_version or "",
-        command=options.gateway_command or "",
-        changes=tuple(options.gateway_change or ()),
-    )
-    return SuiteOptions(
-        price=options.price,
-        admin=options.admin,
-        budget_usd=options.budget_usd,
-        model=options.model,
-        embeddings=options.embeddings,
-        cache_price=options.cache_price,
-        requests=options.requests,
-        provider=options.provider,
-        headers=tuple(options.header or ()),
-        gateway=gateway,
-    )

@@ -11,8 +11,8 @@ from dataclasses import asdict
 
 from . import __version__
 from .budget_cases import UntestableGateway
-from .suite_options import OptionError, SuiteOptions, run_suite
-from .suite_report import ConformanceReport, GatewayUnderTest, write_text
+from .suite_options import OptionError, read_options, run_suite
+from .suite_report import ConformanceReport, write_text
 
 PASSED, FAILED, UNUSABLE = 0, 9, 2
 DESCRIPTION = "Test from outside whether the budgets of an OpenAI-compatible gateway hold. It spends real money."
@@ -61,27 +61,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--json", action="store_true", help="JSON instead of text")
     add("--version", action="version", version=__version__)
     return parser
-
-
-def read_options(given: argparse.Namespace) -> SuiteOptions:
-    gateway = GatewayUnderTest(
-        name=given.gateway,
-        version=given.gateway_version,
-        command=given.gateway_command,
-        changes=tuple(given.gateway_change),
-    )
-    return SuiteOptions(
-        price=given.price,
-        admin=given.admin,
-        budget_usd=given.budget_usd,
-        model=given.model,
-        embeddings=given.embeddings,
-        cache_price=given.cache_price,
-        requests=given.requests,
-        provider=given.provider,
-        headers=tuple(given.header),
-        gateway=gateway,
-    )
 
 
 def report_step(name: str) -> None:

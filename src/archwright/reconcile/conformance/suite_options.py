@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from secrets import token_hex
+from typing import Any
 
 from .budget_cases import BudgetSuite, OtherTemplates, ProviderAddress
 from .gateway_client import GatewayClient
@@ -43,6 +44,28 @@ class SuiteOptions:
     provider: str | None = None
     headers: tuple[str, ...] = ()
     gateway: GatewayUnderTest = field(default_factory=GatewayUnderTest)
+
+
+def read_options(stated: Any) -> SuiteOptions:
+    """Return the options of a command line, or of the verb of archwright. Both have the same names."""
+    gateway = GatewayUnderTest(
+        name=stated.gateway or "",
+        version=stated.gateway_version or "",
+        command=stated.gateway_command or "",
+        changes=tuple(stated.gateway_change or ()),
+    )
+    return SuiteOptions(
+        price=stated.price,
+        admin=stated.admin,
+        budget_usd=stated.budget_usd,
+        model=stated.model,
+        embeddings=stated.embeddings,
+        cache_price=stated.cache_price,
+        requests=stated.requests,
+        provider=stated.provider,
+        headers=tuple(stated.header or ()),
+        gateway=gateway,
+    )
 
 
 async def run_suite(url: str, key: str, options: SuiteOptions, report_step: Callable[[str], None]) -> ConformanceReport:
