@@ -372,11 +372,10 @@ def price_control_plane(case: OptionContext) -> list[CashFlow]:
     name = f"host of {', '.join(seat.parts)}: {low if low == high else f'{low} to {high}'} x "
     if seat.offer is None:
         price = case.quotes.part(SERVER_PART)
-        line, unit = (
-            f"{name}small server in {seat.where.region}",
-            price._replace(drivers=(*price.drivers, seat.machines)),
-        )
-        return list(_price_servers(case, HardwarePurchase(line, "platform", unit, seat.counts, SERVER_LIFE)))
+        unit = price._replace(drivers=(*price.drivers, seat.machines))
+        line = f"{name}small server in {seat.where.region}"
+        bought = HardwarePurchase(line, "platform", unit, seat.counts, SERVER_LIFE)
+        return list(_price_servers(case, bought))
     price = case.quotes.offer(seat.offer)
     flow = [count * price.usd * HOURS_PER_MONTH for count in seat.counts]
     line = f"{name}{seat.offer.instance_type} in {seat.offer.region}"
