@@ -99,7 +99,12 @@ def test_a_machine_of_a_plant_answers_predictions_from_its_units(
         promoted = machine.run_as(SUPERVISOR, *given)
         assert promoted.returncode == 0, promoted.stderr
         labels: list[str] = []
-        until(lambda: labels.extend(list_labels(machine)) or labels)
+
+        def is_answered() -> bool:
+            labels.extend(list_labels(machine))
+            return bool(labels)
+
+        until(is_answered)
         assert labels == ["high", "low"]
         assert "archwright-engine@predict-downtime.v1" in runner.services, "the engine is a unit too"
 

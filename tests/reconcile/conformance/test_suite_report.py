@@ -11,7 +11,8 @@ import pytest
 
 from archwright.reconcile.conformance import __version__
 from archwright.reconcile.conformance.budget_cases import CaseResult
-from archwright.reconcile.conformance.command import build_parser, main, read_options, write_json
+from archwright.reconcile.conformance.command import build_parser, main, write_json
+from archwright.reconcile.conformance.suite_options import read_options
 from archwright.reconcile.conformance.suite_report import (
     ConformanceReport,
     GatewayUnderTest,

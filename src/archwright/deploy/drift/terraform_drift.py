@@ -12,7 +12,7 @@ from archwright.deploy.drift.findings import Drift, describe_value
 # Arguments for Terraform itself, which no state holds.
 META_ARGUMENTS = frozenset(("//", "count", "depends_on", "dynamic", "for_each", "lifecycle", "provider", "provisioner"))
 WRITE_ONLY = ("_wo", "_wo_version")
-Block = dict[str, Any]
+ResourceBlock = dict[str, Any]
 Resource = dict[str, Any]
 
 
@@ -32,9 +32,9 @@ def find_terraform_drift(files: Iterable[dict[str, Any]], state: dict[str, Any])
             yield from (Drift(code="drift.extra", subject=one["address"]) for one in group)
 
 
-def _collect_blocks(files: Iterable[dict[str, Any]]) -> dict[str, Block]:
+def _collect_blocks(files: Iterable[dict[str, Any]]) -> dict[str, ResourceBlock]:
     """Return the arguments of each resource by its address, KIND.NAME."""
-    collected: dict[str, Block] = {}
+    collected: dict[str, ResourceBlock] = {}
     for content in files:
         for kind, named in content.get("resource", {}).items():
             for name, block in named.items():
@@ -53,7 +53,7 @@ def _group_instances(state: dict[str, Any]) -> dict[str, list[Resource]]:
     return grouped
 
 
-def _compare_resource(block: Block, resource: Resource) -> Iterator[Drift]:
+def _compare_resource(block: ResourceBlock, resource: Resource) -> Iterator[Drift]:
     values = resource.get("values", {})
     for key, argument in block.items():
         if key in META_ARGUMENTS or key.endswith(WRITE_ONLY):
@@ -79,7 +79,7 @@ def _compare_argument(expected: Any, found: Any, path: str) -> Iterator[FieldDif
         yield from compare_fields(expected, found, path)
 
 
-def _compare_block(block: Block, found: Any, path: str) -> Iterator[FieldDifference]:
+def _compare_block(block: ResourceBlock, found: Any, path: str) -> Iterator[FieldDifference]:
     """A block is one mapping in a file, and a list with one item in a state."""
     is_listed = isinstance(found, list) and len(found) == 1
     value = found[0] if is_listed else found

@@ -374,8 +374,8 @@ def price_control_plane(case: OptionContext) -> list[CashFlow]:
         price = case.quotes.part(SERVER_PART)
         unit = price._replace(drivers=(*price.drivers, seat.machines))
         line = f"{name}small server in {seat.where.region}"
-        bought = HardwarePurchase(line, "platform", unit, seat.counts, SERVER_LIFE)
-        return list(_price_servers(case, bought))
+        servers = HardwarePurchase(line, "platform", unit, seat.counts, SERVER_LIFE)
+        return list(_price_servers(case, servers))
     price = case.quotes.offer(seat.offer)
     flow = [count * price.usd * HOURS_PER_MONTH for count in seat.counts]
     line = f"{name}{seat.offer.instance_type} in {seat.offer.region}"
