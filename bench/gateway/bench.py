@@ -143,9 +143,9 @@ class Target:
                 self.process.stdin.close()
 
 
-def ours(folder: Path, engine_port: int, name: str = "archwright", python: str = sys.executable) -> Target:
+def ours(folder: Path, engine_port: int) -> Target:
     pools = tuple(pool(model, engine_port) for model in MODELS)
-    gateway = OwnGateway(folder / name, pools, tuple(map(endpoint, MODELS)), python=python)
+    gateway = OwnGateway(folder / "archwright", pools, tuple(map(endpoint, MODELS)))
     (key,) = gateway.keys(["bench"])
 
     def start() -> subprocess.Popen[bytes]:
@@ -153,7 +153,35 @@ def ours(folder: Path, engine_port: int, name: str = "archwright", python: str =
         assert gateway.process is not None
         return gateway.process
 
-    return Target(name, gateway.port, key, start=start)
+    return Target("archwright", gateway.port, key, start=start)
+
+
+MAKE_HOME = """
+import json, sys
+from pathlib import Path
+from bench.gateway.bench import MODELS
+from bench.gateway.processes import OwnGateway, endpoint, pool
+pools = tuple(pool(model, int(sys.argv[2])) for model in MODELS)
+gateway = OwnGateway(Path(sys.argv[1]), pools, tuple(map(endpoint, MODELS)))
+(key,) = gateway.keys(["bench"])
+print(json.dumps({"key": key, "port": gateway.port, "file": str(gateway.write())}))
+"""
+
+
+def another(folder: Path, engine_port: int, checkout: Path) -> Target:
+    """The gateway of another checkout, whose own program makes its home: stores and configurations differ."""
+    python, home = str(checkout / ".venv" / "bin" / "python"), folder / "before"
+    made = subprocess.run(
+        [python, "-c", MAKE_HOME, str(home), str(engine_port)], cwd=checkout, capture_output=True, check=True
+    )
+    described = json.loads(made.stdout)
+
+    def start() -> subprocess.Popen[bytes]:
+        command = pinned(GATEWAY_CORE, python, "-P", "-m", "archwright.serving", str(home), described["file"])
+        with (folder / "before.log").open("ab") as log:
+            return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
+
+    return Target("before", described["port"], described["key"], start=start)
 
 
 def raw_work(engine_port: int) -> Target:
@@ -198,7 +226,7 @@ def summary(targets: list[Target], phases: list[str]) -> dict[str, Any]:
 def list_targets(work: Path, engine_port: int, folder: Path | None, before: Path | None) -> list[Target]:
     targets = [Target("direct", engine_port), raw_work(engine_port), ours(work, engine_port)]
     if before is not None:
-        targets.append(ours(work, engine_port, "before", str(before.absolute() / ".venv" / "bin" / "python")))
+        targets.append(another(work, engine_port, before.absolute()))
     if folder is not None:
         known = references(folder, work, engine_port, MODELS)
         targets += [reference(one, work / f"{one.name}.log") for one in known]

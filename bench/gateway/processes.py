@@ -123,10 +123,7 @@ def endpoint(model: str) -> EndpointSpec:
 
 
 class OwnGateway:
-    """Our gateway in `home`, not started yet; `core`: where all its processes run.
-
-    `python` may be that of another checkout.
-    """
+    """Our gateway in `home`, not started yet; `core`: where all its processes run."""
 
     def __init__(
         self,
@@ -134,9 +131,8 @@ class OwnGateway:
         pools: tuple[EnginePoolSpec, ...],
         endpoints: tuple[EndpointSpec, ...],
         workers: int = 1,
-        python: str = sys.executable,
     ) -> None:
-        self.home, self._python = Home(folder), python
+        self.home = Home(folder)
         self.config = GatewayConfig(pools=pools, endpoints=endpoints, port=free_port(), workers=workers)
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -171,7 +167,7 @@ class OwnGateway:
         return file
 
     def start(self, core: str = "") -> None:
-        command = [self._python, "-P", "-m", "archwright.serving", str(self.home.root), str(self.write())]
+        command = [sys.executable, "-P", "-m", "archwright.serving", str(self.home.root), str(self.write())]
         with self.home.log("gateway").open("ab") as log:
             self.process = subprocess.Popen(
                 pinned(core, *command) if core else command, stdin=subprocess.PIPE, stdout=log, stderr=log
