@@ -363,7 +363,7 @@ class Accounts:
                 level = settle_request(account.caps, level, 0, 0, now_us)
                 return self._build_denial(transaction, account, changed, level)
             reserved.append((key, changed, period, row, account.caps))
-        full = self._find_full_account(transaction, wanted.parallel)
+        full = self._find_full_account(transaction, wanted.parallel) if wanted.parallel else None
         if full is not None:
             return self._build_parallel_denial(full, reserved)
         tokens, nusd = ask
@@ -425,7 +425,7 @@ class Accounts:
         reserved_tokens, reserved_nusd = reservation.tokens, reservation.nusd
         if reservation.generation != self._table.generation:
             reserved_tokens = reserved_nusd = 0  # the table was recreated without this reservation
-        else:
+        elif reservation.parallel:
             self._change_parallel_counts(transaction, reservation, -1)
         for account in reservation.accounts:
             key = account.key

@@ -104,6 +104,8 @@ class KeyCache:
         self._lock = threading.Lock()
         self._live: dict[bytes, Principal] = {}
         self._tenants: set[str] = set()
+        self.serves_many_tenants = False
+        """True if the keys, as of the last read, belong to more than one tenant, revoked keys included."""
         self._digests: dict[str, tuple[bytes, ...]] = {}
         self._revoked: set[str] = set()
         self._ends: dict[bytes, float] = {}
@@ -194,11 +196,6 @@ class KeyCache:
     def is_content_traced(self, tenant: str) -> bool:
         """True if the tenant's traces include prompts and responses, as of the last read."""
         return self._traced.get(tenant, False)
-
-    @property
-    def serves_many_tenants(self) -> bool:
-        """True if the keys, as of the last read, belong to more than one tenant, revoked keys included."""
-        return len(self._tenants) > 1
 
     def digest_tenant(self, tenant: str) -> str:
         """Return a name of the tenant for engines, which nobody can compute without the pepper."""
@@ -305,6 +302,7 @@ class KeyCache:
     def _add_key(self, row: KeyRecord) -> None:
         self._limits.setdefault(tables.format_scope_name("key", row.id), self._intern_limits(tables.build_limits(row)))
         self._tenants.add(row.tenant)
+        self.serves_many_tenants = len(self._tenants) > 1
         if row.id in self._revoked:
             return
         digest = bytes.fromhex(row.digest)

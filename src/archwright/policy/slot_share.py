@@ -50,14 +50,13 @@ class SlotShares:
 
     def may_take(self, tenant: str, active: Mapping[str, int], slots: int) -> bool:
         """True if the tenant may take one of the free slots. `active`: slots in use by tenant."""
-        held = active.get(tenant, 0)
-        others = (self._peaks.keys() | self._former_peaks.keys()) - {tenant} if held else ()
-        if not others:
+        if tenant not in active:
             return True
-        share = max(1, slots // (len(others) + 1))
         free, spare = slots - sum(active.values()), slots // 2
         if free > spare:
             return True
+        others = (self._peaks.keys() | self._former_peaks.keys()) - {tenant}
+        share = max(1, slots // (len(others) + 1))
         kept = 0
         for other in others:
             peak = max(self._peaks.get(other, 0), self._former_peaks.get(other, 0))

@@ -298,7 +298,8 @@ class RequestCharge:
         reservation = self._reservation
         if not reservation.limited:
             return True
-        self.allow_pieces(output_tokens)
+        if output_tokens > self.max_pieces:
+            self.allow_pieces(output_tokens)
         usd = self._compute_cost(input_tokens, output_tokens, count_kinds(usage, self._worst_case.kinds)) or 0.0
         return input_tokens + output_tokens <= reservation.tokens and usd <= self._max_usd
 
@@ -339,7 +340,7 @@ class RequestCharge:
 
         Zero input tokens are unknown ones. `usage`: of the engine, which states the kinds of the tokens."""
         cached, reservation, worst = self.cached, self._reservation, self._worst_case
-        if output_tokens > self.max_pieces and cached is None:
+        if self._more and output_tokens > self.max_pieces and cached is None:
             self._reserve_counted(output_tokens)
         worked = output_tokens or (self._engine_asked and status in BILLABLE_STATUSES)
         are_kinds_unknown = self.owes_rest or (usage is None and bool(worst.kinds) and cached is None)

@@ -20,13 +20,10 @@ class _RecentLengths:
         self.added = 0
         self.usual: int | None = None
 
-    def add(self, tokens: int) -> None:
-        self.recent.append(tokens)
-        self.added += 1
-        if self.added >= LEAST_SEEN and self.added % REFRESH == 0:
-            ascending = sorted(self.recent)
-            position = -(-19 * len(ascending) // 20) - 1  # at least 95 % are not longer
-            self.usual = ascending[position]
+    def refresh_usual(self) -> None:
+        ascending = sorted(self.recent)
+        position = -(-19 * len(ascending) // 20) - 1  # at least 95 % are not longer
+        self.usual = ascending[position]
 
 
 class OutputLengths:
@@ -42,7 +39,10 @@ class OutputLengths:
             if len(self._learned) >= MAX_LEARNED:
                 self._learned.clear()
             lengths = self._learned[tenant, model] = _RecentLengths()
-        lengths.add(tokens)
+        lengths.recent.append(tokens)
+        lengths.added += 1
+        if lengths.added % REFRESH == 0 and lengths.added >= LEAST_SEEN:
+            lengths.refresh_usual()
 
     def find_usual(self, tenant: str, model: str) -> int | None:
         """Return the quantile, at least one token; None until enough requests were seen."""

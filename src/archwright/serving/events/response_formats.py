@@ -10,15 +10,17 @@ from archwright.serving.events.engine_events import ToolCall, select_objects
 _encode = msgspec.json.Encoder().encode
 _USAGE_FIELDS = ("prompt_tokens", "completion_tokens", "total_tokens")
 PROMPT_DETAILS = "prompt_tokens_details"
-_USAGE_DETAILS = (
-    (PROMPT_DETAILS, "cached_tokens"),
-    # Written to a provider's cache: by Anthropic's name, those of them kept for an hour, by OpenAI's name.
-    (PROMPT_DETAILS, "cache_creation_tokens"),
-    (PROMPT_DETAILS, "cache_creation_1h_tokens"),
-    (PROMPT_DETAILS, "cache_write_tokens"),
-    (PROMPT_DETAILS, "audio_tokens"),
-    ("completion_tokens_details", "reasoning_tokens"),
-)
+_USAGE_DETAILS = {
+    PROMPT_DETAILS: (
+        "cached_tokens",
+        # Written to a provider's cache: by Anthropic's name, those of them kept for an hour, by OpenAI's name.
+        "cache_creation_tokens",
+        "cache_creation_1h_tokens",
+        "cache_write_tokens",
+        "audio_tokens",
+    ),
+    "completion_tokens_details": ("reasoning_tokens",),
+}
 DONE_EVENT = b"data: [DONE]\n\n"
 # Upper bound of a plausible token count; the cost of that many tokens still fits 64-bit sums.
 MAX_COUNT = 1 << 31
@@ -220,10 +222,12 @@ def parse_usage(found: object) -> dict[str, Any] | None:
             usage[name] = count
     if "completion_tokens" not in usage:
         return None
-    for name, field in _USAGE_DETAILS:
+    for name, fields in _USAGE_DETAILS.items():
         details = found.get(name)
-        if isinstance(details, dict) and is_count(details.get(field)):
-            usage[name] = {**usage.get(name, {}), field: details[field]}
+        if isinstance(details, dict):
+            counts = {field: details[field] for field in fields if is_count(details.get(field))}
+            if counts:
+                usage[name] = counts
     return usage
 
 

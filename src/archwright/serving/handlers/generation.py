@@ -91,24 +91,24 @@ class GenerationHandler(MeteredHandler):
             self._found = found = self.gateway.accounting.look_up_cache(self.request, generation, self._kind)
             self.is_cached = found[-1] is not None
 
-    def _fit_budget(self, reservation: ReserveResult | None) -> ReserveResult | None:
+    def _fit_budget(self, denial: LimitDenial) -> ReserveResult:
         """Shorten the output of a provider to what the rest of the budget pays, if that is its usual length."""
         generation = self._generation
-        if not isinstance(reservation, LimitDenial) or reservation.limit != "budget" or self.is_cached:
-            return reservation
+        if denial.limit != "budget" or self.is_cached:
+            return denial
         # A line of a batch has no header that tells of a shorter output.
         in_batch = self.ledger is not self.gateway
         if in_batch or self._endpoint.stops or not is_single(generation):
-            return reservation
+            return denial
         accounting = self.gateway.accounting
         rest = accounting.reserve_rest(self.request, self._endpoint.model, self.worst_case)
         if rest is None:
-            return reservation
+            return denial
         length = rest.worst_case.output_tokens
         shorter = shorten_output(generation, length)
         if shorter is None:
             accounting.release(rest.reservation)
-            return reservation
+            return denial
         self._generation, self._shortened = shorter, length
         self._found = None  # the cached response of the longer request
         self.worst_case = rest.worst_case
@@ -250,7 +250,9 @@ class GenerationHandler(MeteredHandler):
     def _describe(self, served_by: ServedBy) -> list[HeaderField]:
         shortened = self._shortened
         headers = served_by.headers()
-        return headers if shortened is None else [*headers, (SHORTENED_HEADER, b"%d" % shortened)]
+        if shortened is not None:
+            headers.append((SHORTENED_HEADER, b"%d" % shortened))
+        return headers
 
     def _shorten_output(self, replica: Replica, error: EngineRefused) -> bool:
         """Learn an engine's context from its refusal. True if a shorter output may fit; once per request.
@@ -289,7 +291,9 @@ class GenerationHandler(MeteredHandler):
         """Return the request for this engine, and the version that answers it."""
         generation = self._generation
         apart = self.gateway.prompt_caches.choose_fields(replica, attempts.tenant)
-        more = {**replica.client.extra_fields, **apart}
+        more = replica.client.extra_fields
+        if apart:
+            more = {**more, **apart}
         whole = not generation.stream and not replica.strict and attempts.is_only_engine
         if generation.choices > 1 and attempts.pool.spec.engine in COUNTING_FIRST_CHOICE:
             whole = False
@@ -300,7 +304,9 @@ class GenerationHandler(MeteredHandler):
         built = build(self._path, body, native, whole=whole, betas=generation.betas)
         if generation.plain and replica.tuned:
             return replace(built, body={**built.body, **more, **WITHOUT_ADAPTER}), generation.endpoint.model
-        return replace(built, body={**built.body, **more}) if more else built, replica.version
+        if more:
+            built = replace(built, body={**built.body, **more})
+        return built, replica.version
 
     def _figures(self) -> dict[str, Any]:
         timing, attempts = self._timing, self._attempts

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from archwright.access.accounts import ReserveResult
+from archwright.access.accounts import LimitDenial, ReserveResult
 from archwright.contract.metrics import LIMITED_STATUS
 from archwright.contract.served import RequestRecord
 from archwright.errors import ArchwrightError
@@ -123,7 +123,8 @@ class MeteredHandler(RequestHandler):
         try:
             response.watch_disconnect()
             response.start_phase(PHASE_FIRST_TOKEN, response.limits.first_token_s)
-            reservation = self._fit_budget(reservation)
+            if isinstance(reservation, LimitDenial):
+                reservation = self._fit_budget(reservation)
             charge = gateway.accounting.open_charge(self.request, self._endpoint, self.worst_case, reservation)
             self._charge = charge
             response.check_regularly(charge.check_if_due)
@@ -144,9 +145,9 @@ class MeteredHandler(RequestHandler):
             finally:
                 self._close(status)
 
-    def _fit_budget(self, reservation: ReserveResult | None) -> ReserveResult | None:
-        """Return the reservation of a smaller request, if the budget has no room for this one. Raises StoreError."""
-        return reservation
+    def _fit_budget(self, denial: LimitDenial) -> ReserveResult:
+        """Return the reservation of a smaller request, or the denial of this one. Raises StoreError."""
+        return denial
 
     @abstractmethod
     async def _respond(self, charge: RequestCharge) -> None:

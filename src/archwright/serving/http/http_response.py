@@ -129,7 +129,7 @@ class HttpResponse:
     """
 
     __slots__ = (
-        *("client_address", "finished", "id", "limits", "now", "received_at", "source", "started"),
+        *("client_address", "finished", "id", "is_client_gone", "limits", "now", "received_at", "source", "started"),
         *("stop_error", "stop_reason"),
         *("_begun", "_buffer", "_check", "_encode_failure", "_flushed", "_framing", "_head", "_outgoing"),
         *("_peer", "_phase", "_phase_until", "_request_until", "_sharing", "_task", "_watching"),
@@ -141,7 +141,7 @@ class HttpResponse:
         self.limits = buffer.limits
         self.now = buffer.now
         self.received_at = now = buffer.now()
-        self.started = self.finished = False
+        self.started = self.finished = self.is_client_gone = False
         self.stop_reason: str | None = None
         self.stop_error: ArchwrightError | None = None
         self._head = head
@@ -187,12 +187,9 @@ class HttpResponse:
         """Stop the work. Work that has not begun is not cancelled: `begin_work` tells it."""
         if self.stop_reason is None and self._task is not None:
             self.stop_reason, self.stop_error = reason, error
+            self.is_client_gone = reason == CLIENT_GONE
             if self._begun:
                 self._task.cancel()
-
-    @property
-    def is_client_gone(self) -> bool:
-        return self.stop_reason == CLIENT_GONE
 
     def leave_client(self) -> float:
         """Close the connection of a client that is gone; the work goes on. Return the seconds that it may still take.

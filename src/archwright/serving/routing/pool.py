@@ -315,7 +315,10 @@ class EnginePool:
         active = self._active_by_tenant
         if work.tenant not in active:
             return True
-        slots = sum(replica.slots for replica in self.replicas if replica.healthy)
+        slots = 0
+        for replica in self.replicas:
+            if replica.healthy:
+                slots += replica.slots
         return self.shares.may_take(work.tenant, active, slots)
 
     def _occupy_slot(self, replica: Replica, work: SlotRequest) -> None:

@@ -265,7 +265,7 @@ def count_kinds(usage: dict[str, Any] | None, kinds: frozenset[InputKind] = froz
     """Read the kinds from the usage of an engine in OpenAI's fields. `kinds`: those that the request asked for.
 
     A write without a stated duration counts as the longest that the request marked."""
-    if not usage:
+    if not usage or ("prompt_tokens_details" not in usage and "completion_tokens_details" not in usage):
         return PLAIN
     details = usage.get("prompt_tokens_details") or {}
     reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens", 0)
