@@ -1,9 +1,11 @@
 """Measure how dense the lines of the source are, in nodes of the syntax tree per statement.
 
     python -m tests.size [--since COMMIT] [PATH...]
+    python -m tests.size --record
 
 Without PATH, each package of `src/archwright` gets a row. With `--since`, only statements count whose first line was
-added or changed after COMMIT, in the files of git.
+added or changed after COMMIT, in the files of git. `--record` lowers the limits of `tests/size_limits.csv` to what is
+measured; `tests/test_size.py` holds each package to them. A measure below its goal may rise to the goal.
 
 A statement counts the nodes of its header: nested bodies and docstrings are left out, contexts and operators count. No
 formatter changes this number. Rates are per 1,000 statements.
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import csv
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -21,6 +24,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "archwright"
+LIMITS_FILE = Path(__file__).parent / "size_limits.csv"
 BODY_FIELDS = frozenset({"body", "orelse", "finalbody", "handlers", "cases"})
 # A statement above this count of nodes is hard to read.
 LARGE_STATEMENT = 40
@@ -30,11 +34,28 @@ VAGUE_NAMES = {
     *("one", "each", "other", "others", "rest", "thing", "things", "place", "least", "over"),
     *("found", "known", "kept", "made", "stated", "given", "asked", "told"),
 }
+MAX_POSITIONAL = 3
+GOALS = {
+    "mean": 10.0,
+    "p90": 20.0,
+    "large_percent": 1.0,
+    "multiple_assignments": 0.0,
+    "comprehensions": 15.0,
+    "conditional_expressions": 12.0,
+    "vague_percent": 1.0,
+    "positional_parameters": 0.0,
+    "mixed_tuples": 0.0,
+}
+"""The goal of each measure. Counts without another unit are rates per 1,000 statements."""
 HUNK = re.compile(r"^@@ -\S+ \+(\d+)(?:,(\d+))? @@")
 
 
 class Size(NamedTuple):
-    """The measures of a set of statements; `nodes`: one count per statement, sorted."""
+    """The measures of a set of statements; `nodes`: one count per statement, sorted.
+
+    `positional_parameters`: functions with more than MAX_POSITIONAL of them. `mixed_tuples`: parameters that are a
+    tuple of different things.
+    """
 
     nodes: tuple[int, ...]
     multiple_assignments: int
@@ -42,6 +63,8 @@ class Size(NamedTuple):
     conditional_expressions: int
     bindings: int
     vague_bindings: int
+    positional_parameters: int
+    mixed_tuples: int
 
     @property
     def mean(self) -> float:
@@ -56,8 +79,27 @@ class Size(NamedTuple):
         large = [count for count in self.nodes if count > LARGE_STATEMENT]
         return len(large) / max(1, len(self.nodes))
 
+    @property
+    def vague_share(self) -> float:
+        return self.vague_bindings / max(1, self.bindings)
+
     def per_thousand(self, count: int) -> float:
         return 1000 * count / max(1, len(self.nodes))
+
+    def list_measures(self) -> dict[str, float]:
+        """Return the measures that have a goal, rounded as they are recorded."""
+        measures = {
+            "mean": self.mean,
+            "p90": float(self.p90),
+            "large_percent": 100 * self.large_share,
+            "multiple_assignments": self.per_thousand(self.multiple_assignments),
+            "comprehensions": self.per_thousand(self.comprehensions),
+            "conditional_expressions": self.per_thousand(self.conditional_expressions),
+            "vague_percent": 100 * self.vague_share,
+            "positional_parameters": self.per_thousand(self.positional_parameters),
+            "mixed_tuples": self.per_thousand(self.mixed_tuples),
+        }
+        return {name: round(value, 1) for name, value in measures.items()}
 
 
 def list_statements(tree: ast.AST) -> Iterator[ast.stmt]:
@@ -95,7 +137,7 @@ def assigns_several_values(statement: ast.stmt) -> bool:
 def measure_statements(statements: Iterable[ast.stmt]) -> Size:
     """Return the measures of these statements."""
     counts: list[int] = []
-    multiple = comprehensions = conditionals = bindings = vague = 0
+    multiple = comprehensions = conditionals = bindings = vague = positional = mixed = 0
     for statement in statements:
         nodes = list(list_header_nodes(statement))
         counts.append(len(nodes))
@@ -105,7 +147,34 @@ def measure_statements(statements: Iterable[ast.stmt]) -> Size:
         names = list(list_bound_names(nodes))
         bindings += len(names)
         vague += sum(name in VAGUE_NAMES for name in names)
-    return Size(tuple(sorted(counts)), multiple, comprehensions, conditionals, bindings, vague)
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+            positional += count_positional(statement.args) > MAX_POSITIONAL
+            mixed += sum(is_mixed_tuple(parameter) for parameter in list_parameters(statement.args))
+    return Size(tuple(sorted(counts)), multiple, comprehensions, conditionals, bindings, vague, positional, mixed)
+
+
+def count_positional(arguments: ast.arguments) -> int:
+    """Count the parameters that a caller may give by position, without `self` and `cls`."""
+    names = [parameter.arg for parameter in (*arguments.posonlyargs, *arguments.args)]
+    return len(names[1:] if names[:1] in (["self"], ["cls"]) else names)
+
+
+def list_parameters(arguments: ast.arguments) -> list[ast.arg]:
+    return [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+
+
+def is_mixed_tuple(parameter: ast.arg) -> bool:
+    """True for `pair: tuple[A, B]`; `tuple[A, A]` and `tuple[A, ...]` hold things of one kind."""
+    annotation = parameter.annotation
+    if not isinstance(annotation, ast.Subscript) or not isinstance(annotation.slice, ast.Tuple):
+        return False
+    is_tuple = isinstance(annotation.value, ast.Name) and annotation.value.id == "tuple"
+    kinds = {ast.dump(kind) for kind in annotation.slice.elts if not is_ellipsis(kind)}
+    return is_tuple and len(kinds) > 1
+
+
+def is_ellipsis(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is ...
 
 
 def list_bound_names(nodes: Iterable[ast.AST]) -> Iterator[str]:
@@ -148,33 +217,67 @@ def measure_path(path: Path, since: str | None = None) -> Size:
     return measure_statements(statements)
 
 
+def list_packages() -> list[Path]:
+    return sorted(path.parent for path in SOURCE.glob("*/__init__.py"))
+
+
+def read_limits() -> dict[str, dict[str, float]]:
+    """Return the recorded limits by package and measure."""
+    with LIMITS_FILE.open(encoding="utf-8", newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    return {row.pop("package"): {name: float(value) for name, value in row.items()} for row in rows}
+
+
+def find_excess(size: Size, limits: dict[str, float]) -> dict[str, float]:
+    """Return the measures that are above both their recorded limit and their goal."""
+    measures = size.list_measures()
+    return {name: value for name, value in measures.items() if value > max(limits[name], GOALS[name])}
+
+
+def record_limits() -> None:
+    """Lower the recorded limits to the measures of today; a new package gets its measures as limits."""
+    recorded = read_limits() if LIMITS_FILE.exists() else {}
+    with LIMITS_FILE.open("w", encoding="utf-8", newline="") as opened:
+        writer = csv.writer(opened, lineterminator="\n")
+        writer.writerow(["package", *GOALS])
+        for package in list_packages():
+            measures = measure_path(package).list_measures()
+            limits = recorded.get(package.name, measures)
+            writer.writerow([package.name, *(min(measures[name], limits[name]) for name in GOALS)])
+
+
 def format_row(name: str, size: Size) -> str:
-    vague = size.vague_bindings / max(1, size.bindings)
+    measures = size.list_measures()
     columns = (
         f"{len(size.nodes):>10,}",
         f"{sum(size.nodes):>9,}",
-        f"{size.mean:>6.1f}",
-        f"{size.p90:>4}",
-        f"{size.large_share:>6.1%}",
-        f"{size.per_thousand(size.multiple_assignments):>9.1f}",
-        f"{size.per_thousand(size.comprehensions):>7.1f}",
-        f"{size.per_thousand(size.conditional_expressions):>8.1f}",
-        f"{vague:>7.1%}",
+        f"{measures['mean']:>6.1f}",
+        f"{measures['p90']:>4.0f}",
+        f"{measures['large_percent']:>5.1f}%",
+        f"{measures['multiple_assignments']:>9.1f}",
+        f"{measures['comprehensions']:>7.1f}",
+        f"{measures['conditional_expressions']:>8.1f}",
+        f"{measures['vague_percent']:>6.1f}%",
+        f"{measures['positional_parameters']:>11.1f}",
+        f"{measures['mixed_tuples']:>7.1f}",
     )
     return f"{name:<34}" + "".join(columns)
 
 
-HEADER = f"{'package':<34}statements    nodes  mean p90   > 40 multiple  compr. ternary  vague"
+HEADER = f"{'package':<34}statements    nodes  mean p90   > 40 multiple  compr. ternary  vague positional tuples"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="files or folders")
     parser.add_argument("--since", metavar="COMMIT", help="count only what changed after this commit")
+    parser.add_argument("--record", action="store_true", help="lower the recorded limits to what is measured")
     arguments = parser.parse_args()
-    packages = sorted(path.parent for path in SOURCE.glob("*/__init__.py"))
+    if arguments.record:
+        record_limits()
+        return
     print(HEADER)
-    for path in arguments.paths or packages:
+    for path in arguments.paths or list_packages():
         size = measure_path(path, arguments.since)
         if size.nodes:
             print(format_row(path.name, size))

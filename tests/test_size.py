@@ -3,7 +3,17 @@
 import ast
 from pathlib import Path
 
-from tests.size import list_changed_lines, list_statements, measure_path, measure_statements
+import pytest
+from tests.size import (
+    GOALS,
+    find_excess,
+    list_changed_lines,
+    list_packages,
+    list_statements,
+    measure_path,
+    measure_statements,
+    read_limits,
+)
 
 SAMPLE = """
 def add(left, right):
@@ -21,6 +31,35 @@ def test_a_header_counts_without_its_body_and_docstring() -> None:
     assert (size.multiple_assignments, size.comprehensions, size.conditional_expressions) == (1, 1, 1)
     assert (size.bindings, size.vague_bindings) == (7, 1)
     assert size.mean == 10.5 and size.p90 == 16 and size.large_share == 0
+
+
+SIGNATURES = """
+class Record:
+    def change(self, first, second, third): ...
+    def store(self, first, second, third, fourth): ...
+
+def draw(point: tuple[int, int], names: tuple[str, ...], row: tuple[str, int], *, size, depth): ...
+"""
+
+
+def test_parameters_by_position_and_tuples_of_different_things_are_counted() -> None:
+    size = measure_statements(list_statements(ast.parse(SIGNATURES)))
+    assert (size.positional_parameters, size.mixed_tuples) == (1, 1)
+
+
+def test_a_measure_may_rise_to_its_goal_and_not_above_its_limit() -> None:
+    size = measure_statements(list_statements(ast.parse(SAMPLE)))
+    assert find_excess(size, size.list_measures()) == {}
+    beyond = find_excess(size, dict.fromkeys(GOALS, 0.0))
+    assert beyond["mean"] == 10.5
+    assert "p90" not in beyond, "16 nodes are within the goal of 20"
+
+
+@pytest.mark.parametrize("package", list_packages(), ids=lambda package: package.name)
+def test_no_package_becomes_denser(package: Path) -> None:
+    limits = read_limits().get(package.name)
+    assert limits is not None, f"{package.name} has no limits: run python -m tests.size --record"
+    assert find_excess(measure_path(package), limits) == {}, f"limits: {limits}"
 
 
 def test_a_file_without_statements_has_no_size(tmp_path: Path) -> None:
