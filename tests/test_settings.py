@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from archwright import settings
+from archwright.contract.listener import read_listener
 from archwright.home import Home
 
 from .command_line import error_of
@@ -74,8 +75,9 @@ def test_a_bad_value_is_refused_with_its_field(name: str, value: object, message
 
 
 def test_hosts_of_images_are_separated_by_commas() -> None:
-    assert settings.load({"image_hosts": " A.example, *.b.example ,"}).image_host_list == ("a.example", "*.b.example")
-    assert settings.load().image_host_list == ()
+    chosen = settings.load({"image_hosts": " A.example, *.b.example ,"})
+    assert read_listener(chosen).image_hosts == ("a.example", "*.b.example")
+    assert read_listener(settings.load()).image_hosts == ()
 
 
 def test_the_hub_is_reached_by_the_variables_of_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,8 +102,8 @@ def test_good_ports_and_choices() -> None:
 
 def test_trusted_proxies_are_a_list(home: Home) -> None:
     (home.folder() / settings.FILE).write_text('trusted_proxies = "10.0.0.0/8, 192.0.2.1 ::1"')
-    assert settings.load().proxy_networks == ("10.0.0.0/8", "192.0.2.1", "::1")
-    assert settings.load({"home": "elsewhere"}).proxy_networks == ()
+    assert read_listener(settings.load()).trusted_proxies == ("10.0.0.0/8", "192.0.2.1", "::1")
+    assert read_listener(settings.load({"home": "elsewhere"})).trusted_proxies == ()
 
 
 OF_THE_OPERATOR = [

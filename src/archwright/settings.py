@@ -108,22 +108,6 @@ class Settings:
     alert_to: str = _home("")
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
-    @property
-    def proxy_networks(self) -> tuple[str, ...]:
-        return tuple(self.trusted_proxies.replace(",", " ").split())
-
-    @property
-    def alert_recipients(self) -> tuple[str, ...]:
-        return tuple(self.alert_to.replace(",", " ").split())
-
-    @property
-    def image_host_list(self) -> tuple[str, ...]:
-        return tuple(host.strip().lower() for host in self.image_hosts.split(",") if host.strip())
-
-    @property
-    def cors_origin_list(self) -> tuple[str, ...]:
-        return tuple(self.cors_origins.lower().replace(",", " ").split())
-
 
 INTEGERS = {
     "port": 65535,

@@ -5,15 +5,16 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from archwright.contract.listener import AlertSpec, ListenerSettings, TraceSpec
 from archwright.contract.needs import Sensitivity
 from archwright.contract.plan import Plan, QueueTimeouts, TokenPrice
-from archwright.contract.record import replace
-from archwright.deploy.single_machine import ExternalEndpoints, GatewayOptions, build_bundle
+from archwright.contract.record import as_dict, replace
+from archwright.deploy.single_machine import ExternalEndpoints, build_bundle
 from archwright.engines.engine_config import EngineConfig
 from archwright.errors import PlanError
 from archwright.serving.settings.config import GatewayConfig, WeightedTarget, check_config, is_outside_residency
 
-LISTEN = GatewayOptions("127.0.0.1", 8470)
+LISTEN = ListenerSettings()
 
 
 def test_one_engine_a_replica_then_the_gateway(null_plan: Plan) -> None:
@@ -184,22 +185,32 @@ def test_a_pool_of_this_machine_may_be_elsewhere_too_and_speak_otherwise(null_pl
 
 
 def test_urls() -> None:
-    assert GatewayOptions("::1", 1).url == "http://[::1]:1"
-    assert GatewayOptions("0.0.0.0", 443, "c.pem", "k.pem").url == "https://0.0.0.0:443"
+    assert ListenerSettings(host="::1", port=1).root_url == "http://[::1]:1"
+    encrypted = ListenerSettings(host="0.0.0.0", port=443, tls_certificate="c.pem", tls_key="k.pem")
+    assert encrypted.root_url == "https://0.0.0.0:443"
 
 
 def test_what_the_settings_say_is_in_the_configuration(null_plan: Plan) -> None:
-    def config(listen: GatewayOptions) -> GatewayConfig:
-        return msgspec.convert(build_bundle(null_plan, listen, "").processes[-1].config, GatewayConfig)
+    def config(listener: ListenerSettings, cache: str) -> GatewayConfig:
+        bundle = build_bundle(null_plan, listener, "", cache=cache)
+        return msgspec.convert(bundle.processes[-1].config, GatewayConfig)
 
-    plain = config(LISTEN)
-    assert plain.admin_port is None and {spec.cache for spec in plain.endpoints} == {"off"}
-    chosen = LISTEN._replace(
-        admin_port=8471, cache="deterministic", trusted_proxies=("::1",), image_hosts=("a.example",)
+    assert {spec.cache for spec in config(LISTEN, "off").endpoints} == {"off"}
+    chosen = ListenerSettings(
+        host="::1",
+        port=8480,
+        admin_port=8471,
+        trusted_proxies=("::1",),
+        image_hosts=("a.example",),
+        cors_origins=("https://chat.example",),
+        tls_certificate="c.pem",
+        tls_key="k.pem",
+        traces=TraceSpec(url="http://collector:4318"),
+        audit_checkpoints="syslog",
+        alerts=AlertSpec(webhook="https://hook.example"),
     )
-    written = config(chosen)
-    assert written.admin_port == 8471 and written.trusted_proxies == ("::1",)
-    assert (plain.image_hosts, written.image_hosts) == ((), ("a.example",))
+    written = config(chosen, "deterministic")
+    assert {name: getattr(written, name) for name in as_dict(chosen)} == as_dict(chosen)
     assert {spec.cache for spec in written.endpoints} == {"deterministic"}
 
 

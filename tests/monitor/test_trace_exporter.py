@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tests.tools.checks import WAIT_S, until
 
+from archwright.contract.listener import TraceSpec
 from archwright.contract.served import RequestRecord, make_request_id
 from archwright.monitor import trace_exporter
 from archwright.monitor.metrics.exposition import Exposition
@@ -20,7 +21,6 @@ from archwright.monitor.trace_exporter import (
     DropReason,
     TraceContent,
     TraceExporter,
-    TraceSpec,
 )
 
 pytestmark = pytest.mark.enable_socket

@@ -13,9 +13,10 @@ import msgspec
 import pytest
 from tests.tools.checks import until
 
+from archwright.contract.listener import ListenerSettings
 from archwright.contract.plan import Plan
 from archwright.contract.record import replace
-from archwright.deploy.single_machine import GatewayOptions, build_bundle
+from archwright.deploy.single_machine import build_bundle
 from archwright.errors import StoreError
 from archwright.journal import Journal
 from archwright.lifecycle import model_registry
@@ -50,7 +51,7 @@ class Bench:
         self.journal = io.StringIO()
         self.store = Refusing(stage.home.store_url)
         pool = replace(plan.pools[0], workloads=(ENDPOINT, "night"))
-        made = build_bundle(replace(plan, pools=(pool,)), GatewayOptions("127.0.0.1", 8470), "")
+        made = build_bundle(replace(plan, pools=(pool,)), ListenerSettings(), "")
         engine, gateway = made.processes
         # A process that stands for the gateway: what matters of it is its number, and the notes the test writes.
         processes = (replace(engine, **changes), replace(gateway, argv=SLEEPER))

@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from archwright.contract.lineage import ModelVersion
+from archwright.contract.listener import ListenerSettings
 from archwright.contract.plan import Bundle, Launch, Plan
 from archwright.contract.record import replace
-from archwright.deploy.single_machine import GatewayOptions, build_bundle
+from archwright.deploy.single_machine import build_bundle
 from archwright.home import Home
 from archwright.operate.desired_state import (
     NOT_SERVED,
@@ -21,7 +22,7 @@ from archwright.serving.settings.config import GatewayConfig, check_config
 
 from .conftest import Stage
 
-LISTEN = GatewayOptions("127.0.0.1", 8470)
+LISTEN = ListenerSettings()
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ import pytest
 from archwright import api
 from archwright.api.models import ModelCard
 from archwright.cli import show_models
+from archwright.contract.listener import ListenerSettings
 from archwright.contract.plan import Launch, Plan
 from archwright.contract.record import replace
-from archwright.deploy.single_machine import GatewayOptions, build_bundle
+from archwright.deploy.single_machine import build_bundle
 from archwright.operate.desired_state import DesiredVersion, PlatformLayout
 from archwright.serving.settings.config import GatewayConfig, check_config
 
@@ -79,9 +80,7 @@ def test_the_pools_that_do_not_hold_a_version_are_left_out(
 
 
 def test_what_is_configured_while_a_version_serves(null_plan: Plan, stage: Stage) -> None:
-    layout = PlatformLayout(
-        build_bundle(mixed(null_plan, "http://a:1/v1", "http://b:1/v1"), GatewayOptions("127.0.0.1", 8470), "")
-    )
+    layout = PlatformLayout(build_bundle(mixed(null_plan, "http://a:1/v1", "http://b:1/v1"), ListenerSettings(), ""))
     version: ModelVersion = stage.version()
 
     def served(to: DesiredVersion) -> tuple[GatewayConfig, tuple[str, ...]]:

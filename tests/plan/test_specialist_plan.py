@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from archwright.catalog.catalog import Catalog
+from archwright.contract.listener import ListenerSettings
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import Plan
-from archwright.deploy.single_machine import ExternalEndpoints, GatewayOptions, build_bundle
+from archwright.deploy.single_machine import ExternalEndpoints, build_bundle
 from archwright.errors import PlanError
 from archwright.needs.reader import parse_needs
 from archwright.plan.explain.diff import diff_plans
@@ -20,7 +21,7 @@ from archwright.serving.settings.config import GatewayConfig
 
 from .conftest import NOW
 
-LISTEN = GatewayOptions("127.0.0.1", 8000)
+LISTEN = ListenerSettings(port=8000)
 NEEDS = """
 version: 1
 organisation: {name: Sprachdienst, employees: 300, country: DE}

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from archwright.contract.listener import AlertSpec
 from archwright.policy.usage_limits import UsageLimits
-from archwright.serving.settings.alert_settings import AlertSpec
 
 if TYPE_CHECKING:
     from tests.serving.conftest import Platform, Start

@@ -29,15 +29,15 @@ from archwright.api.model_launch import find_memory_limit
 from archwright.api.planning import list_missed_limits, load_or_make_plan
 from archwright.api.upstream_check import warn_of_upstreams
 from archwright.catalog.probe.engine_report import read_engine_report
+from archwright.contract.listener import read_listener
 from archwright.contract.plan import LimitProbability, ModelProposal
-from archwright.contract.record import Record, as_dict, replace
-from archwright.deploy.single_machine import GatewayOptions, build_bundle
+from archwright.contract.record import Record, replace
+from archwright.deploy.single_machine import build_bundle
 from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home, locate_home
 from archwright.journal import report_step
 from archwright.operate import gateway_record, owner_keys, platform_control, platform_state, readiness_probe, rollout
 from archwright.operate.platform_control import PlatformStatus
-from archwright.serving.settings.alert_settings import read_alert_settings
 from archwright.serving.settings.config import GatewayConfig
 from archwright.serving.settings.config import check_config as check_gateway
 
@@ -119,24 +119,10 @@ def up(
     made = load_or_make_plan(source, download=download)
     report_step("starting the platform")
     called_at = time.time()
-    alerts = read_alert_settings(chosen)
-    listen = GatewayOptions(
-        chosen.host,
-        chosen.port,
-        chosen.tls_certificate,
-        chosen.tls_key,
-        chosen.otlp_url,
-        chosen.admin_port,
-        chosen.cache,
-        chosen.proxy_networks,
-        chosen.image_host_list,
-        chosen.audit_checkpoints,
-        chosen.cors_origin_list,
-        None if alerts is None else as_dict(alerts),
-    )
     external = parse_external_engines(made, elsewhere)
     limit = find_memory_limit(chosen.model_memory_bytes, made)
-    built = build_bundle(made, listen, store_url(chosen), external)
+    listener = read_listener(chosen)
+    built = build_bundle(made, listener, store_url(chosen), external, cache=chosen.cache)
     built = replace(built, model_memory_bytes=limit, model_idle_s=chosen.model_idle_s)
     config = msgspec.convert(built.processes[-1].config, GatewayConfig)
     check_gateway(config)

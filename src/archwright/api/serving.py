@@ -15,17 +15,16 @@ from archwright.api.argument_errors import argument_error
 from archwright.api.context import open_home, open_keys, write_audit_record
 from archwright.api.list_prices import read_price_list
 from archwright.api.upstream_check import warn_of_upstreams
-from archwright.contract.record import Record, replace
+from archwright.contract.listener import read_listener
+from archwright.contract.record import Record, as_dict, replace
 from archwright.errors import ArchwrightError, ErrorLocation, OperateError, boundary
 from archwright.home import Home, write_json
 from archwright.journal import Journal
-from archwright.monitor.trace_exporter import TraceSpec
 from archwright.operate import owner_keys, readiness_probe
 from archwright.operate.gateway_record import ServedGateway, record_gateway
 from archwright.operate.process_restart import ForkedChild, RestartedProcess
 from archwright.policy.cache_key import CachePolicy
 from archwright.serving.process.master import ListeningSockets, Master
-from archwright.serving.settings.alert_settings import read_alert_settings
 from archwright.serving.settings.config import (
     EndpointSpec,
     EnginePoolSpec,
@@ -124,22 +123,8 @@ def serve(*, options: ServeOptions = ServeOptions()) -> GatewayHandle:  # noqa: 
 def _read_configuration(options: ServeOptions) -> GatewayConfig:
     """Read and check what to serve: an option replaces a field of gateway.yaml, which replaces a setting."""
     chosen = settings.load({"port": options.port, "host": options.host, "admin_port": options.admin_port})
-    base = GatewayConfig(
-        pools=(),
-        endpoints=(),
-        host=chosen.host,
-        port=chosen.port,
-        tls_certificate=chosen.tls_certificate or None,
-        tls_key=chosen.tls_key or None,
-        store_url=chosen.database_url,
-        admin_port=options.admin_port or None,  # 0: no interface, as in the settings
-        trusted_proxies=chosen.proxy_networks,
-        traces=TraceSpec(url=chosen.otlp_url) if chosen.otlp_url else None,
-        image_hosts=chosen.image_host_list,
-        cors_origins=chosen.cors_origin_list,
-        audit_checkpoints=chosen.audit_checkpoints,
-        alerts=read_alert_settings(chosen),
-    )
+    listener = as_dict(read_listener(chosen))
+    base = GatewayConfig(pools=(), endpoints=(), store_url=chosen.database_url, **listener)
     stated = {name: value for name in PROCESS_OPTIONS if (value := getattr(options, name)) is not None}
     stated |= {"admin_port": None} if options.admin_port == 0 else {}
     if options.config is None:

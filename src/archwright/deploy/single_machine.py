@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+import msgspec
+
+from archwright.contract.listener import ListenerSettings
 from archwright.contract.plan import ENGINE_ARGUMENTS, GATEWAY_ARGUMENTS, Bundle, Plan, Pool, ProcessSpec, WorkloadPlan
 from archwright.errors import ErrorLocation, PlanError
 from archwright.policy.residency import RESIDENCY_BOUND_CLASSES, PoolLocation, ResidencyPolicy, is_permitted_by_policy
@@ -20,34 +23,6 @@ from archwright.policy.residency import RESIDENCY_BOUND_CLASSES, PoolLocation, R
 STARTUP_DEADLINE_S, STARTUP_MARGIN = 60.0, 5.0
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-
-
-class GatewayOptions(NamedTuple):
-    """The address, TLS files, trace collector, cache policy, proxies and allowed hosts of images of the gateway.
-
-    `audit_checkpoints`: the second place of the audit log's checkpoints. `alerts`: their receivers, None for nobody.
-
-    Every address but loopback needs TLS files. `admin_port` 0: no administration interface.
-    """
-
-    host: str
-    port: int
-    tls_certificate: str = ""
-    tls_key: str = ""
-    otlp_url: str = ""
-    admin_port: int = 0
-    cache: str = "off"
-    trusted_proxies: tuple[str, ...] = ()
-    image_hosts: tuple[str, ...] = ()
-    audit_checkpoints: str = ""
-    cors_origins: tuple[str, ...] = ()
-    alerts: dict[str, object] | None = None
-
-    @property
-    def url(self) -> str:
-        scheme = "https" if self.tls_certificate else "http"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{scheme}://{host}:{self.port}"
 
 
 class ExternalEndpoints(NamedTuple):
@@ -67,7 +42,12 @@ NO_EXTERNAL_ENDPOINTS: Mapping[str, ExternalEndpoints] = MappingProxyType({})
 
 
 def build_bundle(
-    plan: Plan, listen: GatewayOptions, store_url: str, reached: Mapping[str, ExternalEndpoints] = NO_EXTERNAL_ENDPOINTS
+    plan: Plan,
+    listener: ListenerSettings,
+    store_url: str,
+    reached: Mapping[str, ExternalEndpoints] = NO_EXTERNAL_ENDPOINTS,
+    *,
+    cache: str = "off",
 ) -> Bundle:
     """Build one process per engine replica on this machine, then the gateway. Pools in `reached` run already.
 
@@ -82,13 +62,13 @@ def build_bundle(
     gateway = ProcessSpec(
         name="gateway",
         argv=GATEWAY_ARGUMENTS,
-        config=build_gateway_config(plan, listen, store_url, served),
+        config=build_gateway_config(plan, listener, store_url, served, cache=cache),
         ready_path="/readyz",
-        ready_port=listen.port,
+        ready_port=listener.port,
         startup_deadline_s=STARTUP_DEADLINE_S,
         after=tuple(engine.name for engine in engines),
     )
-    return Bundle(plan_digest=plan.digest, processes=(*engines, gateway), url=listen.url)
+    return Bundle(plan_digest=plan.digest, processes=(*engines, gateway), url=listener.root_url)
 
 
 def list_text_pools(plan: Plan) -> tuple[Pool, ...]:
@@ -154,7 +134,9 @@ def _format_engine_name(pool: Pool, replica: int) -> str:
     return f"engine-{pool.name}" if replica == 0 else f"engine-{pool.name}-{replica}"
 
 
-def build_gateway_config(plan: Plan, listen: GatewayOptions, store_url: str, served: LocatedPools) -> dict[str, object]:
+def build_gateway_config(
+    plan: Plan, listener: ListenerSettings, store_url: str, served: LocatedPools, *, cache: str = "off"
+) -> dict[str, object]:
     """Return the gateway's configuration for `served`: pools with their endpoints, no URL if a pool runs here.
 
     Raises PlanError AW-PLAN-21 if the residency of a workload's data excludes the country of its pool.
@@ -164,25 +146,15 @@ def build_gateway_config(plan: Plan, listen: GatewayOptions, store_url: str, ser
         for workload in pool.workloads:
             together.setdefault((workload, pool.model), []).append(pool)
     return {
-        "host": listen.host,
-        "port": listen.port,
-        "tls_certificate": listen.tls_certificate or None,
-        "tls_key": listen.tls_key or None,
+        **msgspec.to_builtins(listener),
         "store_url": store_url,
         "pools": [_build_pool_config(plan, pool, at) for pool, at in served],
         "endpoints": [
-            {**_build_endpoint_config(plan, _find_workload(plan, name), pools), "cache": listen.cache}
+            {**_build_endpoint_config(plan, _find_workload(plan, name), pools), "cache": cache}
             for (name, _), pools in together.items()
         ],
         "plan_digest": plan.digest,
-        "traces": {"url": listen.otlp_url} if listen.otlp_url else None,
         "workers": plan.gateway_workers,
-        "admin_port": listen.admin_port or None,
-        "trusted_proxies": listen.trusted_proxies,
-        "image_hosts": list(listen.image_hosts),
-        "cors_origins": list(listen.cors_origins),
-        "audit_checkpoints": listen.audit_checkpoints,
-        "alerts": listen.alerts,
     }
 
 

@@ -15,13 +15,13 @@ import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal, NamedTuple, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import msgspec
 
 from archwright import __version__
+from archwright.contract.listener import TraceSpec
 from archwright.contract.metrics import METRIC_BY_QUANTITY
-from archwright.contract.record import Record
 from archwright.contract.served import RequestRecord
 
 QUEUE_LIMIT = 2_048
@@ -40,13 +40,6 @@ RETRYABLE_STATUS = (429, 502, 503, 504)
 OtlpSpan = dict[str, object]
 DropReason = Literal["full", "refused", "away"]
 DROP_REASONS: tuple[DropReason, ...] = get_args(DropReason)
-
-
-class TraceSpec(Record):
-    """Collector root `url` ("http://host:4318") and sampled `share` of the requests."""
-
-    url: Annotated[str, msgspec.Meta(pattern="^https?://[^/]")]
-    share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
 
 
 class TraceContent(NamedTuple):

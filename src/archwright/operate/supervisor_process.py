@@ -11,15 +11,15 @@ import msgspec
 
 from archwright import settings
 from archwright.access.api_keys import load_pepper
+from archwright.contract.listener import read_listener
 from archwright.contract.plan import Bundle, Plan
-from archwright.contract.record import replace
+from archwright.contract.record import as_dict, replace
 from archwright.engines.parent_watch import exit_with_parent, has_supervising_parent
 from archwright.engines.process_restrictions import disable_core_dumps
 from archwright.errors import ArchwrightError, ErrorLocation, OperateError, boundary
 from archwright.home import Home, locate_home, write_json
 from archwright.journal import Journal
 from archwright.monitor.metrics.observations import ObservationRecorder
-from archwright.monitor.trace_exporter import TraceSpec
 from archwright.operate import platform_state
 from archwright.operate.blue_green import EndpointRollouts
 from archwright.operate.child_process import LaunchContext
@@ -28,7 +28,6 @@ from archwright.operate.platform_state import PlatformState, StartupFailure
 from archwright.operate.standby import PlatformHandles, Standby
 from archwright.operate.supervisor import Supervisor, SupervisorStart
 from archwright.operate.surviving_processes import find_survivors
-from archwright.serving.settings.alert_settings import read_alert_settings
 from archwright.serving.settings.config import GatewayConfig, bind_listener, check_config
 from archwright.settings import Settings
 from archwright.store import Store
@@ -135,15 +134,9 @@ def _apply_settings(bundle: Bundle, chosen: Settings) -> Bundle:
     spec = msgspec.convert(gateway.config, GatewayConfig)
     built = replace(
         spec,
-        **{name: getattr(chosen, name) for name in ("host", "port", "audit_checkpoints")},
-        **{name: getattr(chosen, name) or None for name in ("admin_port", "tls_certificate", "tls_key")},
+        **as_dict(read_listener(chosen)),
         endpoints=tuple(replace(one, cache=chosen.cache) for one in spec.endpoints),
         store_url=chosen.database_url,
-        traces=TraceSpec(url=chosen.otlp_url) if chosen.otlp_url else None,
-        trusted_proxies=chosen.proxy_networks,
-        image_hosts=chosen.image_host_list,
-        cors_origins=chosen.cors_origin_list,
-        alerts=read_alert_settings(chosen),
     )
     check_config(built)
     url = built.url.removesuffix("/v1")

@@ -8,10 +8,11 @@ import pytest
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
+from archwright.contract.listener import ListenerSettings
 from archwright.contract.needs import Needs, NeedsSource
 from archwright.contract.plan import MachineFacts, Option, Plan
 from archwright.contract.record import replace
-from archwright.deploy.single_machine import GatewayOptions, build_bundle
+from archwright.deploy.single_machine import build_bundle
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.decision.selection import Concessions
 from archwright.plan.demand.forecast import Demand, list_text_demands
@@ -65,7 +66,7 @@ def test_the_best_model_that_fits_is_served_and_predicted(needs_of: Read, catalo
     assert pool.launch.startup_s > 120 < 2**30 < pool.artefact.size_bytes
     predicted = {one.metric: one.estimate for one in plan.predictions if one.workload == "assistant"}
     assert predicted["tpot_s"].low < predicted["tpot_s"].value < predicted["tpot_s"].high < 0.05
-    engine, _ = build_bundle(plan, GatewayOptions("127.0.0.1", 8470), "sqlite://").processes
+    engine, _ = build_bundle(plan, ListenerSettings(), "sqlite://").processes
     assert engine.startup_deadline_s == pytest.approx(5 * pool.launch.startup_s)
     assert engine.environment == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "0"}
     assert local(plan).power_kw is not None and local(plan).power_kw.value > 0.7  # type: ignore[union-attr]

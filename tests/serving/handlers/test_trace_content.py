@@ -16,8 +16,8 @@ from tests.serving.fake_provider import Place, Script, chat_events, whole
 
 from archwright.access.audit_log import read_entries
 from archwright.access.key_cache import POLL_S
+from archwright.contract.listener import TraceSpec
 from archwright.contract.record import replace
-from archwright.monitor.trace_exporter import TraceSpec
 from archwright.serving.events.engine_events import FunctionCall, ToolCall
 from archwright.serving.events.response_formats import ResponsePiece
 from archwright.serving.handlers.trace_content import MAX_CHARACTERS, MAX_PARTS, TRUNCATION_MARK, build_trace_content

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from archwright.contract.listener import ListenerSettings
 from archwright.contract.plan import Pool
 from archwright.contract.record import Record
 from archwright.deploy.deployment import Deployment, DeploymentSite, PoolDeployment
@@ -17,7 +18,6 @@ from archwright.deploy.names import make_label
 from archwright.deploy.rendering.bundle import encode_json
 from archwright.deploy.single_machine import (
     ExternalEndpoints,
-    GatewayOptions,
     LocatedPools,
     build_gateway_config,
     list_text_pools,
@@ -101,8 +101,10 @@ def build_gateway(deployment: Deployment, engine_url: str, addresses: Mapping[st
 
 
 def _build_config(deployment: Deployment, served: LocatedPools) -> str:
-    listen = GatewayOptions("0.0.0.0", PORT, TLS_CERTIFICATE, TLS_KEY, admin_port=ADMIN_PORT)
-    config: dict[str, Any] = build_gateway_config(deployment.served_plan, listen, STORE_URL, served)
+    listener = ListenerSettings(
+        host="0.0.0.0", port=PORT, tls_certificate=TLS_CERTIFICATE, tls_key=TLS_KEY, admin_port=ADMIN_PORT
+    )
+    config: dict[str, Any] = build_gateway_config(deployment.served_plan, listener, STORE_URL, served)
     health = {pool.pool.name: pool.pool.launch.health_path for pool in deployment.main_site.pools}
     # No proxy stands in front of the engines of this site.
     pools = [{**one, "health_path": health.get(one["name"], one["health_path"])} for one in config["pools"]]

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 import msgspec
 
+from archwright.contract.listener import ListenerSettings
 from archwright.contract.plan import GATEWAY_ARGUMENTS, Bundle, ProcessSpec
 from archwright.contract.record import Record, replace
 from archwright.deploy.containers.engine_containers import MODELS, EngineContainer
@@ -17,7 +18,6 @@ from archwright.deploy.deployment import Deployment, PoolDeployment
 from archwright.deploy.names import make_label
 from archwright.deploy.single_machine import (
     ExternalEndpoints,
-    GatewayOptions,
     build_engine_process,
     build_gateway_config,
     list_text_pools,
@@ -102,7 +102,7 @@ def build_units(deployment: Deployment) -> MachineUnits:
             engines.append(unit)
         located[pool.pool.name] = ExternalEndpoints(tuple(urls), kind="" if own else pool.engine)
     served = tuple((pool, located.get(pool.name) or locate_engines(pool, None, "")) for pool in list_text_pools(plan))
-    config = build_gateway_config(plan, GatewayOptions(HOST, PORT), "", served)
+    config = build_gateway_config(plan, ListenerSettings(host=HOST, port=PORT), "", served)
     config |= {"plan_digest": deployment.plan.digest, "limits": deployment.gateway_limits}
     gateway = ProcessSpec(name="gateway", argv=GATEWAY_ARGUMENTS, config=config, ready_path="/readyz", ready_port=PORT)
     processes, url = (*specs, gateway), f"http://{HOST}:{PORT}"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from email.message import EmailMessage
 from typing import NamedTuple
 
-from archwright.serving.settings.alert_settings import AlertSpec
+from archwright.contract.listener import AlertSpec
 from archwright.serving.settings.engine_secrets import read_secret
 
 TIMEOUT_S = 10.0

@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from archwright.contract.listener import ListenerSettings
 from archwright.contract.record import Record, replace
 from archwright.errors import ErrorLocation, OperateError, from_os_error
-from archwright.monitor.trace_exporter import TraceSpec
 from archwright.policy.admission import Priority
 from archwright.policy.cache_key import CachePolicy
 from archwright.policy.image_hosts import parse_image_host
@@ -35,7 +35,6 @@ from archwright.policy.residency import (
 from archwright.policy.usage_limits import IMAGE_TOKENS
 from archwright.serving.http.client_address import TrustedProxies
 from archwright.serving.http.client_limits import ClientLimits, find_invalid_limit
-from archwright.serving.settings.alert_settings import AlertSpec
 from archwright.serving.settings.engine_fields import (
     ANTHROPIC,
     OPENAI,
@@ -240,41 +239,24 @@ class Endpoint(EndpointSpec):
     responses: bool = False
 
 
-class GatewayConfig(Record):
+class GatewayConfig(ListenerSettings):
     """The settings of one gateway.
 
-    Port 0: any free port. `store_url`: the database, or `env:NAME` for its variable; empty: the store of the home.
-    `workers`: processes that share the requests and each engine's slots. `admin_port`: port of the administration API
-    on the same host, if set. `trusted_proxies`: networks of the proxies that append the client's address to
-    X-Forwarded-For. `image_hosts`: hosts whose images the gateway fetches (`policy.image_hosts`). `cors_origins`: those
-    whose web pages may call it. `audit_checkpoints`: their second place, a file or "syslog". `alerts`: where alerts go.
-    A running gateway applies `pools` and `endpoints` when the file's `revision`
-    changes, and host, ports and store only on a restart. It applies the other settings on a reload."""
+    `store_url`: the database, or `env:NAME` for its variable; empty: the store of the home. `workers`: processes that
+    share the requests and each engine's slots. A running gateway applies `pools` and `endpoints` when the file's
+    `revision` changes, and host, ports and store only on a restart. It applies the other settings on a reload."""
 
     pools: tuple[EnginePoolSpec, ...]
     endpoints: tuple[EndpointSpec, ...]
-    host: str = "127.0.0.1"
-    port: int = 8470
-    tls_certificate: str | None = None
-    tls_key: str | None = None
     store_url: str = ""
     plan_digest: str = ""
     revision: int = 0
     limits: ClientLimits = ClientLimits()
-    traces: TraceSpec | None = None
     workers: Annotated[int, msgspec.Meta(ge=1)] = 1
-    admin_port: int | None = None
-    trusted_proxies: tuple[str, ...] = ()
-    image_hosts: tuple[str, ...] = ()
-    cors_origins: tuple[str, ...] = ()
-    audit_checkpoints: str = ""
-    alerts: AlertSpec | None = None
 
     @property
     def url(self) -> str:
-        scheme = "https" if self.tls_certificate else "http"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{scheme}://{host}:{self.port}/v1"
+        return f"{self.root_url}/v1"
 
 
 def read_config(path: Path, *, opens_tls_files: bool = True) -> GatewayConfig:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 import msgspec
 
 from archwright import specfile
+from archwright.contract.listener import ListenerOptions
 from archwright.contract.record import Record, as_dict, replace
 from archwright.errors import ErrorLocation, OperateError
 from archwright.policy.cache_key import CachePolicy
@@ -46,7 +47,6 @@ _NO_TREE = specfile.YamlTree(None, {}, {})
 _NAMES = {"context_tokens": "context", "default_max_tokens": "max_output"}
 _BOUND = re.compile(r"Expected `(?:float|int)[^`]*` (>=|<=|>|<) ([\d.]+)")
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
-Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
 class KeyCommand(Record):
@@ -111,18 +111,12 @@ class ModelEntry(Record):
     wait_s: float | None = None
 
 
-class GatewayEntries(Record):
-    """The fields of the file. A field that is not stated has the value of the settings."""
+class GatewayEntries(ListenerOptions):
+    """The fields of the file. A field that is not stated, or empty, has the value of the settings."""
 
     models: dict[str, Any]
-    host: str | None = None
-    port: Port | None = None
-    admin_port: Port | None = None
     workers: int | None = None
     tls: TlsFiles | None = None
-    trusted_proxies: tuple[str, ...] | None = None
-    image_hosts: tuple[str, ...] | None = None
-    cors_origins: tuple[str, ...] | None = None
     limits: ClientLimits | None = None
     cache: CachePolicy = "off"
 
@@ -182,9 +176,10 @@ def read_gateway_file(
         return OperateError("AW-OPS-71", message, where=where, hint=HINT)
 
     tables = GatewayTables(str(path), specfile.read_tree(path, refuse, FILE_LIMITS), read_price_list)
-    found = tables.convert(tables.tree.value, GatewayEntries, "")
-    stated = {name: value for name, value in as_dict(found).items() if name in base.__struct_fields__}
-    changes = {name: value for name, value in stated.items() if value is not None}
+    content = drop_empty_fields(tables.tree.value)
+    found = tables.convert(content, GatewayEntries, "")
+    values = as_dict(found)
+    changes = {name: values[name] for name in content if name in base.__struct_fields__}
     if found.tls is not None:
         names = {"tls_certificate": found.tls.certificate, "tls_key": found.tls.key}
         changes |= {field: str(tables.folder / name) for field, name in names.items()}
@@ -196,6 +191,13 @@ def read_gateway_file(
     pools, endpoints = tables.build(entries, found.cache)
     config = replace(base, pools=pools, endpoints=endpoints, **changes)
     return GatewayFile(config, str(path), tables.tree, tables.paths)
+
+
+def drop_empty_fields(content: Any) -> Any:
+    """Return the content of a file without the fields that have no value."""
+    if not isinstance(content, dict):
+        return content
+    return {name: value for name, value in content.items() if value is not None}
 
 
 class GatewayTables:
