@@ -151,6 +151,14 @@ def test_every_file_stands_in_a_known_package() -> None:
     assert packages <= {"", "__main__", *GROUND, *PACKAGES, *TOP}
 
 
+def test_http_is_spoken_by_one_package() -> None:
+    """`reconcile.conformance` is a distribution of its own, without a dependency on the rest."""
+    allowed = {SOURCE / "http_client", SOURCE / "reconcile" / "conformance"}
+    others = [path for path in FILES if allowed.isdisjoint(path.parents)]
+    clients = re.compile(r"^(?:import|from) (?:urllib\.request|http\.client|httpx|requests|urllib3|aiohttp)\b", re.M)
+    assert [path.name for path in others if clients.search(path.read_text(encoding="utf-8"))] == []
+
+
 def test_floors_a_package_imports_only_what_the_table_allows() -> None:
     broken = []
     for path in FILES:

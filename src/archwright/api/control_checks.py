@@ -8,8 +8,6 @@ of labels, retention or erasure without anything to look at gives no measurement
 import ipaddress
 import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
@@ -22,6 +20,7 @@ from archwright.contract.evidence import Measurement, Prediction
 from archwright.contract.plan import Plan
 from archwright.errors import DataError
 from archwright.home import Home
+from archwright.http_client.blocking_client import BlockingClient
 from archwright.lake.erasure.receipt import list_receipts, verify_receipt
 from archwright.lake.governance.policy import DatasetPolicy, is_inside_residency, read_policy
 from archwright.lake.retention import find_expired_versions
@@ -99,15 +98,9 @@ def _request_status(platform: PlatformConnection, route: Route) -> int:
     path = route.path.replace("{}", PLACEHOLDER_NAME) + PLACEHOLDER_NAME * route.tail
     address = f"{platform.url}{path}"
     body, headers = b"{}" if route.method == "POST" else None, {"content-type": "application/json"}
-    request = urllib.request.Request(address, data=body, method=route.method, headers=headers)
     context = ssl.create_default_context(cafile=platform.authority) if platform.authority else None
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
-    try:
-        with opener.open(request, timeout=TIMEOUT_S) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code
+    client = BlockingClient(TIMEOUT_S, tls=context)
+    return client.send(route.method, address, headers=headers, body=body).status
 
 
 def _check_audit(platform: PlatformConnection) -> ControlCheckResult:

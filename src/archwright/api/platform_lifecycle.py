@@ -7,11 +7,9 @@ import signal
 import socket
 import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
-from http.client import HTTPException, HTTPResponse
+from http import HTTPStatus
 from types import FrameType, TracebackType
 
 import msgspec
@@ -35,11 +33,14 @@ from archwright.contract.record import Record, replace
 from archwright.deploy.single_machine import build_bundle
 from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home, locate_home
+from archwright.http_client.blocking_client import BlockingClient, NoReply, StreamedReply
 from archwright.journal import report_step
 from archwright.operate import gateway_record, owner_keys, platform_control, platform_state, readiness_probe, rollout
 from archwright.operate.platform_control import PlatformStatus
 from archwright.serving.settings.config import GatewayConfig
 from archwright.serving.settings.config import check_config as check_gateway
+
+ANSWER_TIMEOUT_S = 120.0
 
 
 class UpResult(Record, omit_defaults=True):
@@ -231,8 +232,8 @@ def ask(question: str, *, model: str | None = None, max_tokens: int | None = Non
     return AnswerStream(pieces)
 
 
-def _read_contents(reply: HTTPResponse, url: str) -> Iterator[str]:
-    with suppress(OSError, HTTPException):
+def _read_contents(reply: StreamedReply, url: str) -> Iterator[str]:
+    with suppress(NoReply):
         for line in reply:
             if line.startswith(b"data: {"):
                 event = json.loads(line[6:])
@@ -255,25 +256,22 @@ def _first_endpoint(home: Home) -> str:
     return next(iter(names), "")
 
 
-def _post_request(url: str, key: str, body: bytes) -> HTTPResponse:
+def _post_request(url: str, key: str, body: bytes) -> StreamedReply:
     chosen = settings.load()
     context = ssl.create_default_context(cafile=chosen.tls_certificate) if chosen.tls_certificate else None
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-    request = urllib.request.Request(url, data=body, headers=headers)
+    # The client uses no proxy: the gateway is on this machine, and no proxy may see its key.
+    client = BlockingClient(ANSWER_TIMEOUT_S, tls=context)
     try:
-        # Without a proxy: the gateway is on this machine, and no proxy may see its key.
-        handlers = (urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
-        opener = urllib.request.build_opener(*handlers)
-        reply: HTTPResponse = opener.open(request, timeout=120)
-        return reply
-    except urllib.error.HTTPError as error:
-        message = error.read(4096).decode(errors="replace")
-        try:
-            message = json.loads(message)["error"]["message"]
-        except (ValueError, KeyError, TypeError):
-            message = message or str(error)
-        message = f"the gateway refused the request: {message}"
-        raise OperateError("AW-OPS-32", message, where=ErrorLocation(url), hint="archwright status") from error
-    except urllib.error.URLError as error:
-        message = f"cannot reach the gateway: {error.reason}"
+        reply = client.open("POST", url, headers=headers, body=body)
+        if reply.status < HTTPStatus.BAD_REQUEST:
+            return reply
+        with reply:
+            refusal = reply.read(4096).decode(errors="replace")
+    except NoReply as error:
+        message = f"cannot reach the gateway: {error}"
         raise OperateError("AW-OPS-33", message, where=ErrorLocation(url), hint="archwright status") from error
+    with suppress(ValueError, KeyError, TypeError):
+        refusal = json.loads(refusal)["error"]["message"]
+    message = f"the gateway refused the request: {refusal or f'status {reply.status}'}"
+    raise OperateError("AW-OPS-32", message, where=ErrorLocation(url), hint="archwright status")

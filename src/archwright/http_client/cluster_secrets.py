@@ -8,12 +8,11 @@ import base64
 import json
 import re
 import ssl
-import urllib.error
-import urllib.request
-from http.client import HTTPException
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from archwright.errors import ErrorLocation, OperateError, UsageError
+from archwright.http_client.blocking_client import BlockingClient, NoReply
 from archwright.settings import ClusterAccess
 
 ANSWER_WITHIN_S = 30.0
@@ -45,7 +44,8 @@ class ClusterSecrets:
 
     def __init__(self, access: ClusterAccess) -> None:
         self._access = access
-        self._context = ssl.create_default_context(cafile=access.authority_file)
+        authority = ssl.create_default_context(cafile=access.authority_file)
+        self._client = BlockingClient(ANSWER_WITHIN_S, tls=authority)
 
     def read_version(self, target: SecretField) -> str | None:
         """Return the version of a secret whose field is empty, None if it has a value."""
@@ -61,20 +61,21 @@ class ClusterSecrets:
 
     def _request(self, method: str, target: SecretField, change: dict[str, Any] | None) -> dict[str, Any]:
         url = f"{self._access.url}/api/v1/namespaces/{target.namespace}/secrets/{target.name}"
-        request = urllib.request.Request(url, method=method)
         # The kubelet renews the token, so its file is read for each request.
-        token = self._access.read_token()
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
+        headers = {"Authorization": f"Bearer {self._access.read_token()}"}
+        body = None
         if change is not None:
-            request.data = json.dumps(change).encode()
-            request.add_header("Content-Type", "application/merge-patch+json")
+            headers["Content-Type"] = "application/merge-patch+json"
+            body = json.dumps(change).encode()
         try:
-            with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S, context=self._context) as answer:
-                found = json.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            error.close()
-            raise _refuse(target, f"the cluster answered with status {error.code}") from error
-        except (OSError, HTTPException, ValueError) as error:
+            answer = self._client.send(method, url, headers=headers, body=body)
+        except NoReply as error:
+            raise _refuse(target, f"the cluster cannot be reached ({error})") from error
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            raise _refuse(target, f"the cluster answered with status {answer.status}")
+        try:
+            found = json.loads(answer.body)
+        except ValueError as error:
             raise _refuse(target, f"the cluster cannot be reached ({error})") from error
         if not isinstance(found, dict):
             raise _refuse(target, "the cluster gave no secret")

@@ -2,20 +2,18 @@
 
 A digest is that of the bytes that came; a server that states another one is refused. A registry that wants a token
 names the service that gives one (RFC 6750), and anonymous tokens read public images.
-Design: the standard library's client, because a few requests of one command need no pool of connections.
 """
 
 import hashlib
 import json
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
-from http.client import HTTPException
+from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from archwright.errors import ErrorLocation, MissingError
+from archwright.http_client.blocking_client import BlockingClient, NoReply
 
 ANSWER_WITHIN_S = 30.0
 BODY_LIMIT_BYTES = 64 << 20
@@ -71,7 +69,8 @@ class RegistryClient:
     """The requests of one command. Each raises MissingError AW-GET-14 if the digest cannot be found out."""
 
     def __init__(self, timeout_s: float = ANSWER_WITHIN_S) -> None:
-        self._timeout_s = timeout_s
+        # A token is for its host only: no header goes along with a redirect.
+        self._client = BlockingClient(timeout_s, uses_proxy=True, follows_redirects=True)
         self._tokens: dict[str, str] = {}
 
     def read_image_digest(self, reference: str) -> str:
@@ -132,23 +131,17 @@ class RegistryClient:
     def _request(self, url: str, headers: Mapping[str, str]) -> "_Reply":
         if urlsplit(url).scheme not in ("http", "https"):
             raise _refuse(url, "the address is no http or https URL")
-        request = urllib.request.Request(url)
-        for name, value in headers.items():
-            request.add_unredirected_header(name, value)  # a token is for this host only
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout_s) as answer:
-                body = answer.read(BODY_LIMIT_BYTES + 1)
-                stated = answer.headers.get("Docker-Content-Digest", "")
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code == 401:
-                raise _Unauthorized(error.headers.get("WWW-Authenticate", "")) from error
-            raise _refuse(url, f"the server answered with status {error.code}") from error
-        except (OSError, HTTPException, ValueError) as error:
+            answer = self._client.send("GET", url, headers=headers, limit_bytes=BODY_LIMIT_BYTES)
+        except NoReply as error:
             raise _refuse(url, f"the server cannot be reached ({error})") from error
-        if len(body) > BODY_LIMIT_BYTES:
+        if answer.status == HTTPStatus.UNAUTHORIZED:
+            raise _Unauthorized(answer.headers.get("WWW-Authenticate", ""))
+        if answer.status != HTTPStatus.OK:
+            raise _refuse(url, f"the server answered with status {answer.status}")
+        if answer.is_cut:
             raise _refuse(url, f"it is larger than {BODY_LIMIT_BYTES >> 20} MiB")
-        return _Reply(body, stated)
+        return _Reply(answer.body, answer.headers.get("Docker-Content-Digest", ""))
 
 
 class _Reply(NamedTuple):

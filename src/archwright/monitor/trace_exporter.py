@@ -7,14 +7,12 @@ depends only on the request id, so every process of a gateway samples the same r
 """
 
 import hashlib
-import http.client
 import math
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import deque
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Literal, NamedTuple, cast, get_args
 
 import msgspec
@@ -23,12 +21,14 @@ from archwright import __version__
 from archwright.contract.listener import TraceSpec
 from archwright.contract.metrics import METRIC_BY_QUANTITY
 from archwright.contract.served import RequestRecord
+from archwright.http_client.blocking_client import BlockingClient, NoReply
 
 QUEUE_LIMIT = 2_048
 BATCH_TRACES = 256
 EXPORT_INTERVAL_S = 1.0
 BACKOFF_LIMIT_S = 30.0
 TIMEOUT_S = 5.0
+JSON_HEADERS = {"content-type": "application/json"}
 SHUTDOWN_TIMEOUT_S = 5.0  # longest time to send the queued traces when the process ends
 # Content beyond the queue limit is left out and marked as truncated; beyond the batch limit it goes to the next batch.
 CONTENT_QUEUE_BYTES, CONTENT_BATCH_BYTES = 16 << 20, 2 << 20
@@ -91,7 +91,7 @@ class TraceExporter:
         self._queue: deque[_QueuedTrace] = deque()
         # Content bytes put in by one thread and taken out by the other; each counter has a single writer.
         self._put = self._taken = 0
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._client = BlockingClient(TIMEOUT_S)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
         self._thread.start()
@@ -170,15 +170,13 @@ class TraceExporter:
 
     def _post(self, body: bytes) -> bool | None:
         """Send a batch. Return False if it was accepted, True if it was refused, None if it must be sent again."""
-        request = urllib.request.Request(self._url, body, {"content-type": "application/json"})
         try:
-            with self._opener.open(request, timeout=TIMEOUT_S) as reply:
-                reply.read1(65_536)  # the response body has no use beyond one read
-                return False
-        except urllib.error.HTTPError as error:
-            error.close()
-            return None if error.code in RETRYABLE_STATUS else True
-        except (OSError, http.client.HTTPException):
+            # The response body has no use.
+            with self._client.open("POST", self._url, headers=JSON_HEADERS, body=body) as reply:
+                if reply.status < HTTPStatus.MULTIPLE_CHOICES:
+                    return False
+                return None if reply.status in RETRYABLE_STATUS else True
+        except NoReply:
             return None
 
 

@@ -1,26 +1,18 @@
 """Client for instant queries of a Prometheus server (`/api/v1/query`)."""
 
 import base64
-import http.client
 import math
-import urllib.error
 import urllib.parse
-import urllib.request
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
 
 from archwright.errors import ErrorLocation, ReconcileError, UsageError
+from archwright.http_client.blocking_client import BlockingClient, NoReply
 
 RESPONSE_LIMIT_BYTES = 4 * 2**20
 TIMEOUT_S = 10.0
-
-
-class _RedirectRefusal(urllib.request.HTTPRedirectHandler):
-    """Refuses redirects, which would send the token to another host."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
 
 
 class _QueryData(msgspec.Struct):
@@ -44,14 +36,13 @@ class PrometheusClient:
             raise UsageError("AW-USE-35", message, where=where, hint="use a URL like http://HOST:9090")
         host = parts.netloc.rpartition("@")[2]
         self.url = f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
-        self._timeout_s = timeout_s
         self._headers = {"Accept": "application/json"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
         elif parts.username is not None:
             pair = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
             self._headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-        self._opener = urllib.request.build_opener(_RedirectRefusal, urllib.request.ProxyHandler({}))
+        self._client = BlockingClient(timeout_s)
 
     def query_instant(self, promql: str, at: float | None = None) -> float | None:
         """Return the number that `promql` yields (now, or at epoch second `at`); None for an empty result, NaN or Inf.
@@ -78,21 +69,17 @@ class PrometheusClient:
     def _post(self, path: str, fields: dict[str, str]) -> bytes:
         """Return the response body, also that of 400 and 422, which states the reason."""
         data = urllib.parse.urlencode(fields).encode()
-        request = urllib.request.Request(self.url + path, data=data, headers=self._headers)
         try:
-            with self._opener.open(request, timeout=self._timeout_s) as reply:
-                body: bytes = reply.read(RESPONSE_LIMIT_BYTES)
-                return body
-        except urllib.error.HTTPError as error:
-            with error:
-                if error.code in (400, 422):
-                    return error.read(RESPONSE_LIMIT_BYTES)
-                raise self._query_error(f"HTTP {error.code} {error.reason}") from error
-        except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", None) or error
+            reply = self._client.send(
+                "POST", self.url + path, headers=self._headers, body=data, limit_bytes=RESPONSE_LIMIT_BYTES
+            )
+        except NoReply as error:
             hint = f"check the URL, and that the server responds: curl {self.url}/-/ready"
-            message = f"the Prometheus server cannot be reached: {str(reason) or type(error).__name__}"
+            message = f"the Prometheus server cannot be reached: {error}"
             raise ReconcileError("AW-REC-01", message, where=ErrorLocation(self.url), hint=hint) from error
+        if reply.status not in (HTTPStatus.OK, HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
+            raise self._query_error(f"HTTP {reply.status}")
+        return reply.body
 
     def _parse_value(self, pair: object) -> float | None:
         """Return the value of a [time, "value"] pair, None if it is not finite."""

@@ -2,12 +2,13 @@
 
 import json
 import smtplib
-import urllib.request
 from collections.abc import Callable
 from email.message import EmailMessage
+from http import HTTPStatus
 from typing import NamedTuple
 
 from archwright.contract.listener import AlertSpec
+from archwright.http_client.blocking_client import BlockingClient
 from archwright.serving.settings.engine_secrets import read_secret
 
 TIMEOUT_S = 10.0
@@ -24,11 +25,6 @@ class Alert(NamedTuple):
 Channels = dict[str, Callable[[Alert], None]]
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: object) -> None:
-        """Refuse: the operator named one address."""
-
-
 def list_channels(spec: AlertSpec) -> Channels:
     """Return the channels that are set up, by name. Each raises OSError or OperateError if it fails."""
     channels: Channels = {}
@@ -41,10 +37,12 @@ def list_channels(spec: AlertSpec) -> Channels:
 
 def post_alert(spec: AlertSpec, alert: Alert) -> None:
     body = json.dumps({"id": alert.id, "text": alert.subject, **alert.fields}).encode()
-    request = urllib.request.Request(spec.webhook, body, {"Content-Type": "application/json"})
-    opener = urllib.request.build_opener(_NoRedirect)
-    with opener.open(request, timeout=TIMEOUT_S) as reply:
-        reply.read(1024)
+    # A redirect fails too, because the operator named one address.
+    client = BlockingClient(TIMEOUT_S, uses_proxy=True)
+    headers = {"Content-Type": "application/json"}
+    with client.open("POST", spec.webhook, headers=headers, body=body) as reply:
+        if reply.status >= HTTPStatus.MULTIPLE_CHOICES:
+            raise ConnectionError(f"the webhook answered with status {reply.status}")
 
 
 def mail_alert(spec: AlertSpec, alert: Alert) -> None:
