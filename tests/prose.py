@@ -57,16 +57,16 @@ def check_text(text: str, line: int, most_words: int | None = MOST_WORDS) -> Ite
 def check_python(path: Path) -> Iterator[Finding]:
     """Check the strings of a module (25 words), its docstrings and its comments (any length)."""
     source = path.read_text()
-    tree = ast.parse(source)
+    nodes = list(ast.walk(ast.parse(source)))
     docstrings = {
         id(node.body[0].value)
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         and node.body
         and isinstance(node.body[0], ast.Expr)
     }
-    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
-    for node in ast.walk(tree):
+    parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in nodes:
         if id(node) in docstrings and isinstance(node, ast.Constant):
             if isinstance(node.value, str):
                 joined = " ".join(node.value.split())

@@ -98,6 +98,7 @@ BAGS = {"utils", "util", "helpers", "helper", "common", "misc", "others", "share
 NAMES_OF_FACTS = re.compile(r"\b(h100|h200|a100|b200|vllm|sglang|gdpr|hipaa|soc2|aws|azure|gcp)\b", re.IGNORECASE)
 
 
+@cache
 def module_of(path: Path) -> str:
     parts = path.relative_to(SOURCE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -120,8 +121,13 @@ def nodes_of(path: Path) -> tuple[ast.AST, ...]:
 
 
 @cache
+def list_modules() -> frozenset[str]:
+    return frozenset(module_of(file) for file in FILES)
+
+
+@cache
 def imports_of(path: Path) -> tuple[str, ...]:
-    return tuple(find_imports(path, frozenset(module_of(file) for file in FILES)))
+    return tuple(find_imports(path, list_modules()))
 
 
 def find_imports(path: Path, known: frozenset[str]) -> Iterator[str]:

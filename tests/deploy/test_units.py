@@ -292,6 +292,7 @@ def own_pair(machine: Machine, tmp_path: Path) -> Iterator[CertificatePair]:
     machine.restart(GATEWAY, lambda: machine.ask() == "")
 
 
+@pytest.mark.nightly
 def test_a_renewed_certificate_is_shown_without_a_restart(
     machine: Machine, own_pair: CertificatePair, tmp_path: Path
 ) -> None:

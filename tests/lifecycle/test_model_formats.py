@@ -73,10 +73,9 @@ def test_what_is_none_of_ours_is_refused(tmp_path: Path, name: str, data: bytes)
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("folder", ["with 'quote", 'with "quotes" and $HOME'])
-def test_the_line_that_converts_a_pickle_converts_it(files: Path, tmp_path: Path, folder: str) -> None:
+def test_the_line_that_converts_a_pickle_converts_it(files: Path, tmp_path: Path) -> None:
     """Run as a shell would run it: what it leaves is a safetensors file of the same numbers."""
-    pickled = tmp_path / folder / "weights.bin"
+    pickled = tmp_path / 'a \'quote, "quotes" and $HOME' / "weights.bin"
     pickled.parent.mkdir()
     pickled.write_bytes((files / "weights.bin").read_bytes())
     line = shlex.split(format_conversion_command(pickled))

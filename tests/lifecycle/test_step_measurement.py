@@ -55,7 +55,7 @@ def test_the_processor_time_of_the_busiest_thread_counts() -> None:
     assert find_busiest_s(before, read_thread_seconds(os.getpid())) >= 0.04
 
 
-@pytest.mark.model
+@pytest.mark.nightly
 def test_the_real_engine_is_measured_and_leaves_nothing_behind(model_home: Home) -> None:
     report = read_engine_report()
     assert report is not None

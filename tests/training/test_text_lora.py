@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pytest
 import torch
-from peft import PeftModel
 
 from archwright.contract.record import replace
 from archwright.home import Home
@@ -187,6 +186,9 @@ def test_two_workers_with_unequal_shares_make_the_step_of_one(loaded: Loaded) ->
 
 
 def test_the_result_is_an_adapter_that_peft_reads_back(loaded: Loaded, tmp_path: Path) -> None:
+    # Each worker collects this file, and peft takes 4 s to import.
+    from peft import PeftModel  # noqa: PLC0415
+
     trainer = lora(loaded, dtype="float32")
     for _ in range(3):
         trainer.step(all_rows(trainer))

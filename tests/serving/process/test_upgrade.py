@@ -111,6 +111,7 @@ def test_code_that_does_not_start_leaves_the_old_code_at_work(platform: Platform
     assert set(platform.workers) == before and platform.chat(max_tokens=1).status == 200
 
 
+@pytest.mark.nightly
 def test_workers_that_do_not_start_leave_the_old_workers_at_work(platform: Platform, code: Code) -> None:
     before = set(platform.workers)
     code.change("serving/process/worker.py", "store = Store(", "raise OSError('broken')\n    store = Store(")
