@@ -78,7 +78,7 @@ def test_usage_errors_end_with_2(line: str, cli: CommandLine) -> None:
 
 @pytest.mark.enable_socket
 def test_an_infeasible_plan_is_shown_written_and_refused_by_up(cli: CommandLine) -> None:
-    text = read_example("clinic").replace("capex: 900000, per_month: 30000", "capex: 0, per_month: 30")
+    text = read_example("desk").replace("this-machine", "cloud").replace("per_month: 60", "per_month: 1")
     Path("needs.yaml").write_text(text, encoding="utf-8")
     out, err = cli.run("plan needs.yaml -o plan.json", 3)
     assert "cloud-aws" in out and err.startswith("AW-PLAN-03") and len(err.splitlines()) == 3

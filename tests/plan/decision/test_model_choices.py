@@ -68,6 +68,7 @@ def test_the_scores_that_decided_are_in_the_plan(plan_of: Make, catalog: Catalog
         assert notes is not None and any("estimated from" in note for note in notes.notes)
 
 
+@pytest.mark.nightly
 def test_a_model_without_a_score_stays_in_the_choice_by_its_estimate(plan_of: Make, catalog: Catalog) -> None:
     plan = plan_of("startup", edit({"workloads.0.quality": GONE}))
     assert any("quality {mmlu_pro: 0.6}" in text for text in plan.assumptions)

@@ -169,6 +169,7 @@ def test_pruning_keeps_a_dominating_model(catalog: Catalog, demand_of: MakeDeman
     assert prune_models(kept, demand, catalog) == kept
 
 
+@pytest.mark.nightly
 def test_pruning_keeps_the_cheapest_machines(catalog: Catalog, needs_of: Read, demand_of: MakeDemand) -> None:
     needs, _ = needs_of("startup")
     selector = InstanceSelector(needs, catalog, SizingCache(catalog, needs))

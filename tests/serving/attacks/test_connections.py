@@ -198,7 +198,7 @@ def test_connections_follow_the_limit_of_open_files(start: Start) -> None:
     (old,) = platform.workers
     master.send_signal(1)
     platform.until(lambda: len(platform.workers) == 1 and platform.workers != [old])
-    assert '"files": 300' in platform.home.log("gateway").read_text()
+    platform.until(lambda: '"files": 300' in platform.home.log("gateway").read_text())
     with ExitStack() as attacker:
         strangers = hold(attacker, platform.config.port, 400)
         ask_beside(platform, strangers)
