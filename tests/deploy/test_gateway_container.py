@@ -77,13 +77,16 @@ def test_a_hosted_model_takes_the_overflow_with_its_key_by_reference(null_plan: 
     assert found.open_addresses == {"hosted": "https://some-api.invalid/v1"}
 
 
-def test_a_pool_at_another_site_has_a_name_that_somebody_must_set(null_plan: Plan) -> None:
+def test_a_pool_at_another_site_has_a_name_of_that_site_and_its_key(null_plan: Plan) -> None:
     plan, option = served(null_plan, placement="on-premises", provider="on-premises", region="DE")
     away = replace(option.pools[0], name="away", placement="cloud", provider="aws", region="eu-west-1", replicas=1)
     option = replace(option, pools=(*option.pools, away))
     found, config = build(replace(plan, options=(option,), pools=option.pools), option, IN_CLUSTER)
-    assert found.open_addresses == {"away": "https://engine-away.aws-eu-west-1.archwright.internal/v1"}
-    assert config.pools[1].addresses == tuple(found.open_addresses.values())
+    assert found.open_addresses == {}
+    assert config.pools[1].addresses == ("https://engine-away.aws-eu-west-1.archwright.internal/v1",)
+    assert config.pools[1].key == "env:ENGINES_AWS_EU_WEST_1_KEY" and config.pools[1].health_path == "/health"
+    assert found.site_keys == {"ENGINES_AWS_EU_WEST_1_KEY": "engines-aws-eu-west-1"}
+    assert found.key_variables == ()
     assert config.endpoints[0].overflow == ("away",)
 
 

@@ -303,7 +303,7 @@ def test_requests_reach_the_gateway_over_tls(rendered: Rendered) -> None:
 
 def test_the_gateway_stands_at_one_site(rendered: Rendered) -> None:
     bundle = rendered("clinic", "hybrid-aws")
-    assert {path for path, one in read_objects(bundle) if one["kind"] == "Gateway"} == {"overlays/de/ingress.yaml"}
+    assert {path for path, one in read_objects(bundle) if one["kind"] == "StatefulSet"} == {"overlays/de/gateway.yaml"}
 
 
 # --- conformance
@@ -374,8 +374,10 @@ def test_the_patches_of_the_read_me_fit_the_objects(rendered: Rendered, name: st
     text = bundle.files["README.md"].text
     block = "\n".join(line[7:] for line in text.splitlines() if line.startswith("       "))
     overlay = yaml.load(block, yaml.CSafeLoader)
-    objects = {(one["kind"], one["metadata"].get("name")): one for _, one in read_objects(bundle)}
-    assert f"{overlay['resources'][0].removeprefix('../')}/kustomization.yaml" in bundle.files
+    folder = overlay["resources"][0].removeprefix("../")
+    assert f"{folder}/kustomization.yaml" in bundle.files
+    here = (one for path, one in read_objects(bundle) if path.startswith(f"{folder}/"))
+    objects = {(one["kind"], one["metadata"].get("name")): one for one in here}
     for patch in overlay["patches"]:
         target = objects[patch["target"]["kind"], patch["target"]["name"]]
         for step in json.loads(patch["patch"]):  # Kustomize refuses a list in brackets that is no JSON

@@ -175,13 +175,14 @@ def test_a_broken_pins_file_is_refused_and_kept(clinic_file: Path, tmp_path: Pat
     assert (folder / "pins.json").read_text() == "{"
 
 
-def test_an_address_outside_the_site_is_open_until_somebody_states_it(
-    made_plan: MadePlan, home: Home, tmp_path: Path
-) -> None:
+def test_the_address_of_another_site_is_what_somebody_states(made_plan: MadePlan, home: Home, tmp_path: Path) -> None:
     path, folder = tmp_path / "plan.json", tmp_path / "out"
     write_plan(made_plan("clinic"), path)
     api.render(str(path), target="kubernetes", output=str(folder), option="hybrid-aws")
-    assert "address letters-above-mean" in {one.subject for one in api.verify(str(folder)).problems}
+    assert "address letters-above-mean" not in {one.subject for one in api.verify(str(folder)).problems}
+    pins = json.loads((folder / "pins.json").read_text())
+    stated = {"letters-above-mean": "https://engine.example.org/v1"}
+    (folder / "pins.json").write_text(json.dumps({**pins, "addresses": stated}))
     resolve_pins(folder)
     api.render(str(path), target="kubernetes", output=str(folder), option="hybrid-aws")
     assert api.verify(str(folder)).problems == ()

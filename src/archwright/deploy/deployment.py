@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Offer
@@ -123,7 +124,7 @@ class PoolDeployment(Record):
     requests that one replica serves at the planned peak, the threshold of autoscaling. `server`: the engine that serves
     in a container, on `port`. `prediction_ids` are behind these numbers; `reason` says them in words. `container` is
     None if the gateway answers for the pool. `surge`: replicas that fit beside the others while they are replaced.
-    `is_on_spot`: some machines may be taken away.
+    `is_on_spot`: some machines may be taken away. `url`: of its engines for the gateway at another site, else empty.
     """
 
     name: str
@@ -154,6 +155,12 @@ class PoolDeployment(Record):
     site: str = ""
     surge: int = 0
     is_on_spot: bool = False
+    url: str = ""
+
+    @property
+    def host(self) -> str:
+        """The name in `url`, which the certificate and the route of its site carry too."""
+        return urlsplit(self.url).hostname or ""
 
     @property
     def accelerators(self) -> int:
@@ -190,6 +197,11 @@ class DeploymentSite(Record):
     @property
     def is_own(self) -> bool:
         return self.placement in OWN_PLACEMENTS
+
+    @property
+    def has_entrance(self) -> bool:
+        """True if requests come in from outside the cluster: from users, or from the gateway at another site."""
+        return self.is_main or any(pool.container is not None for pool in self.pools)
 
     @property
     def is_plant(self) -> bool:
@@ -370,7 +382,16 @@ class _Builder:
         job_places = self._list_job_places(places)
         sites = [self._build_site(place, job_places) for place in (*places, *job_places)]
         main = self._choose_main_site(sites)
-        return tuple(replace(site, is_main=site is main) for site in sites)
+        return tuple(replace(site, is_main=True) if site is main else self._address_pools(site) for site in sites)
+
+    def _address_pools(self, site: DeploymentSite) -> DeploymentSite:
+        """Return a site whose pools have the URLs that a user stated, else names of the private domain `internal`."""
+        stated = self._pins.addresses
+        pools = []
+        for pool in site.pools:
+            url = stated.get(pool.pool.name) or f"https://engine-{pool.name}.{site.name}.archwright.internal/v1"
+            pools.append(replace(pool, url=url))
+        return replace(site, pools=tuple(pools))
 
     def _list_job_places(self, known: list[tuple[Placement, str, str]]) -> list[tuple[Placement, str, str]]:
         """Return the cloud region of an option whose only machines there run jobs."""

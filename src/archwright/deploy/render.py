@@ -15,7 +15,7 @@ from archwright.contract.record import Record, replace
 from archwright.deploy.cluster.cloud_site import list_cloud_sites
 from archwright.deploy.cluster.conformance import assess_conformance
 from archwright.deploy.cluster.gitops import build_gitops_examples
-from archwright.deploy.cluster.load_balancer import build_load_balancer
+from archwright.deploy.cluster.load_balancer import build_load_balancer, list_entrances
 from archwright.deploy.cluster.log_retention import find_log_retention
 from archwright.deploy.cluster.node_pools import build_capacity
 from archwright.deploy.cluster.validation import build_validation
@@ -164,7 +164,8 @@ def render_bundle(
         objects = name_environment(objects, target.environment)
     used = components.used | (images.used if target.images else set())
     named = {name: pin for name, pin in pins.images.items() if target.images and name in images.used}
-    addresses = {pool: pins.addresses.get(pool, "") for pool in gateway.open_addresses}
+    stated = {one.pool.name for one in deployment.pools if one.url} & pins.addresses.keys()
+    addresses = {pool: pins.addresses.get(pool, "") for pool in (*gateway.open_addresses, *sorted(stated))}
     installed = {name: pin for name, pin in pins.charts.items() if name in charts.used}
     pins = Pins(images=named, charts=installed, models=pins.models, addresses=addresses)
     return FileBundle(
@@ -218,6 +219,7 @@ def build_context(
         "components": components,
         "clouds": list_cloud_sites(deployment, catalog),
         "load_balancer": build_load_balancer(deployment, deployment.main_site),
+        "entrances": list_entrances(deployment),
         "log_retention": find_log_retention(deployment.plan),
         "per_usd": catalog.exchange_rate("USD", deployment.plan.currency).value,
         "capacity": build_capacity(deployment),

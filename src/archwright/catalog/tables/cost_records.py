@@ -23,15 +23,15 @@ class PlanningParameter(Fact):
 class CloudService(PlanningParameter):
     """A service that the cluster of a cloud site needs beside its machines; bundles read `count` and `setting`.
 
-    `per`: what has `count` units: a site; the site of the gateway; a system node; the volume of weights of a pool; a GB
-    of weights that a starting replica reads. `resources`: kinds of rendered objects that the row pays for. `region`:
-    where the price holds, empty if it is the same everywhere.
+    `per`: what has `count` units: a site; a site that others send requests to; the site of the gateway; a system node;
+    the volume of weights of a pool; a GB of weights that a starting replica reads. `resources`: kinds of rendered
+    objects that the row pays for. `region`: where the price holds, empty if it is the same everywhere.
     """
 
     provider: str
     region: str
     category: CostCategory
-    per: Literal["site", "gateway", "system-node", "weight-volume", "weight-read"]
+    per: Literal["site", "entrance", "gateway", "system-node", "weight-volume", "weight-read"]
     count: float
     setting: str
     resources: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The load balancer of a cloud before the gateway: internal, and patient enough for the longest response.
+"""The load balancer of a cloud before its gateway or engines: internal, and patient enough for the longest response.
 
 Envoy asks its cloud for a load balancer by the annotations of a Service. Without any, clouds open a public address, and
 end a connection that is silent for one to four minutes. A response without a stream is silent until it ends.
@@ -18,6 +18,8 @@ from archwright.deploy.deployment import Deployment, DeploymentSite
 PATH_MARGIN_S = 30
 # Envoy proves that a silent connection is alive; the shortest memory of a cloud's load balancer is 240 s.
 KEEPALIVE_S = 60
+# The name of the gateway is a value of the site, which the overlay of the user sets.
+PLACEHOLDER_HOST = "ai.example.com"
 
 
 class IdleSetting(Record):
@@ -57,14 +59,41 @@ class LoadBalancer(Record):
     keepalive_s: int = KEEPALIVE_S
 
 
+class Entrance(Record):
+    """The place where a cluster takes requests: of users for the gateway, or of the gateway for engines at its site.
+
+    Its objects are in `namespace`, beside what answers. `hosts`: the names of its certificate.
+    """
+
+    site: DeploymentSite
+    namespace: str
+    hosts: tuple[str, ...]
+    load_balancer: LoadBalancer
+
+
 @functools.cache
 def list_load_balancers() -> tuple[CloudLoadBalancer, ...]:
     rows = yaml.load(Path(__file__).with_name("load_balancers.yaml").read_bytes(), yaml.CSafeLoader)
     return msgspec.convert(rows, tuple[CloudLoadBalancer, ...])
 
 
+def list_entrances(deployment: Deployment) -> tuple[Entrance, ...]:
+    """Return the entrance of each cluster that has one."""
+    return tuple(_build_entrance(deployment, site) for site in deployment.sites if site.has_entrance)
+
+
+def _build_entrance(deployment: Deployment, site: DeploymentSite) -> Entrance:
+    hosts = tuple(dict.fromkeys(pool.host for pool in site.pools if pool.container is not None))
+    return Entrance(
+        site=site,
+        namespace="archwright" if site.is_main else "archwright-engines",
+        hosts=(PLACEHOLDER_HOST,) if site.is_main else hosts,
+        load_balancer=build_load_balancer(deployment, site),
+    )
+
+
 def build_load_balancer(deployment: Deployment, site: DeploymentSite) -> LoadBalancer:
-    """Return the load balancer of the gateway's site."""
+    """Return the load balancer of a site."""
     limit_s = deployment.gateway_limits["request_s"] + PATH_MARGIN_S
     row = next((one for one in list_load_balancers() if one.provider == site.place), None)
     if row is None:

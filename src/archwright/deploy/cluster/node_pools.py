@@ -122,8 +122,8 @@ class ClusterCapacity(NamedTuple):
         return sorted({one.resource for one in self.pools if one.site.name == site.name and one.resource})
 
     def has_platform(self, site: DeploymentSite) -> bool:
-        """True for a cluster with accelerators or the gateway; other sites only run small predictors and monitoring."""
-        return site.is_main or bool(self.list_resources(site))
+        """True for a cluster with accelerators or an entrance; other sites only run small predictors and monitoring."""
+        return site.has_entrance or bool(self.list_resources(site))
 
 
 def build_capacity(deployment: Deployment) -> ClusterCapacity:

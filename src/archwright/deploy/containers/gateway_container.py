@@ -1,8 +1,8 @@
 """The gateway of a deployment as a container: its resources, its time to end, and the text of its gateway.json.
 
 Design: a container has no supervisor, so the configuration names every engine by URL. A pool at another site is reached
-by a name under the private domain `internal`, and a hosted model under `invalid`, which never resolves: both fail
-closed until somebody sets the address (`open_addresses`).
+over TLS with the key of its site. A hosted model has a name under `invalid`, which never resolves: it fails closed
+until somebody sets the address (`open_addresses`).
 """
 
 import hashlib
@@ -42,7 +42,7 @@ class GatewayContainer(Record):
 
     `cpu`: cores, one for each of the `workers`. `drain_s`: time to end, in which running responses finish. `config`:
     the text of gateway.json. `key_variables` hold the keys of hosted models. `open_addresses`: URLs in `config` that
-    the plan cannot know, by pool.
+    the plan cannot know, by pool. `site_keys`: the secret of each variable with the key of another site's engines.
     """
 
     workers: int
@@ -52,6 +52,7 @@ class GatewayContainer(Record):
     config: str
     key_variables: tuple[str, ...] = ()
     open_addresses: dict[str, str] = {}
+    site_keys: dict[str, str] = {}
     port: int = PORT
     admin_port: int = ADMIN_PORT
 
@@ -84,10 +85,12 @@ def build_gateway(deployment: Deployment, engine_url: str, addresses: Mapping[st
     served, open_ = list[tuple[Pool, ExternalEndpoints]](), dict[str, str]()
     for pool in list_text_pools(plan):
         at = locate_engines(pool, sites.get(pool.name), engine_url)
-        if sites.get(pool.name, (None,))[0] is not deployment.main_site and pool.launch.url is None:
+        if pool.name not in sites and pool.launch.url is None:
             at = at._replace(urls=(addresses.get(pool.name) or at.urls[0],))
             open_[pool.name] = at.urls[0]
         served.append((pool, at))
+    remote = [site.name for site in deployment.sites if site.has_entrance and not site.is_main]
+    site_keys = {name_site_key(name): name_site_secret(name) for name in remote}
     workers = plan.gateway_workers
     return GatewayContainer(
         workers=workers,
@@ -95,8 +98,11 @@ def build_gateway(deployment: Deployment, engine_url: str, addresses: Mapping[st
         memory_bytes=MASTER_BYTES + workers * WORKER_BYTES,
         drain_s=deployment.grace_s + END_MARGIN_S,
         config=_build_config(deployment, tuple(served)),
-        key_variables=tuple(dict.fromkeys(at.key_env for _, at in served if at.key_env)),
+        key_variables=tuple(
+            name for name in dict.fromkeys(at.key_env for _, at in served) if name not in ("", *site_keys)
+        ),
         open_addresses=open_,
+        site_keys=site_keys,
     )
 
 
@@ -105,8 +111,8 @@ def _build_config(deployment: Deployment, served: LocatedPools) -> str:
         host="0.0.0.0", port=PORT, tls_certificate=TLS_CERTIFICATE, tls_key=TLS_KEY, admin_port=ADMIN_PORT
     )
     config: dict[str, Any] = build_gateway_config(deployment.served_plan, listener, STORE_URL, served)
-    health = {pool.pool.name: pool.pool.launch.health_path for pool in deployment.main_site.pools}
-    # No proxy stands in front of the engines of this site.
+    health = {pool.pool.name: pool.pool.launch.health_path for pool in deployment.pools}
+    # The way to the engines of every site knows this path.
     pools = [{**one, "health_path": health.get(one["name"], one["health_path"])} for one in config["pools"]]
     more = {"plan_digest": deployment.plan.digest, "limits": deployment.gateway_limits}
     return _write_config({**config, "pools": pools, **more})
@@ -123,6 +129,15 @@ def _digest(settings: dict[str, Any]) -> str:
     return hashlib.sha256(encode_json(settings).encode()).hexdigest()
 
 
+def name_site_secret(site: str) -> str:
+    """Return the name of the secret that both sides have: the gateway sends its key, and the site demands it."""
+    return f"engines-{site}"
+
+
+def name_site_key(site: str) -> str:
+    return f"{name_site_secret(site)}-key".replace("-", "_").upper()
+
+
 def locate_engines(
     pool: Pool, found: tuple[DeploymentSite, PoolDeployment] | None, engine_url: str
 ) -> ExternalEndpoints:
@@ -135,7 +150,7 @@ def locate_engines(
         return ExternalEndpoints((f"https://{make_label(pool.provider)}.invalid/v1",), key)
     site, at = found
     if not site.is_main:
-        return ExternalEndpoints((f"https://engine-{at.name}.{site.name}.archwright.internal/v1",), key, kind=at.server)
+        return ExternalEndpoints((at.url,), key or name_site_key(site.name), kind=at.server)
     replicas = range(pool.replicas) if "{replica}" in engine_url else range(1)
     urls = tuple(engine_url.format(pool=at.name, replica=replica, port=at.port) for replica in replicas)
     return ExternalEndpoints(urls if engine_url else (), key, kind=at.server)

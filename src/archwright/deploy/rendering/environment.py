@@ -28,6 +28,7 @@ REFERENCE_KEYS = {
     "namespaces": "Namespace",
     "matchNames": "Namespace",
     "kubernetes.io/metadata.name": "Namespace",
+    "gateway.envoyproxy.io/owning-gateway-namespace": "Namespace",
     "gatewayClassName": "GatewayClass",
     "clusterQueue": "ClusterQueue",
     "priorityClassName": "PriorityClass",
@@ -42,6 +43,7 @@ COHORT_KEY = "cohortName"
 NAMES_IN_TEXTS = re.compile(
     r"(?<![\w-])archwright-(?:engines|monitoring|database-url)(?![\w-])"
     r"|(?<=\.)archwright(?=\.svc\b)|^gateway\.archwright$|(?<=-n )archwright(?![\w-])|(?<=namespace `)archwright(?=`)"
+    r"|(?<=\.)archwright(?=\.internal\b)"
     r"|(?<=install )archwright(?=/)|(?<=ClusterSecretStore, name: )archwright(?=\})|^archwright(?=/.*\.tfstate$)"
 )
 # The plan is data: its digest must stay.

@@ -112,6 +112,9 @@ def _count_units(case: OptionContext, where: Location, row: CloudService, nodes:
     if row.per == "weight-volume":
         return (float(len(_list_model_workloads(case, where))),) * case.months
     is_present = row.per == "site" or where == case.main_location
+    if row.per == "entrance":
+        # The gateway reaches engines at another site through a load balancer of that site.
+        is_present = is_present or bool(_list_model_workloads(case, where))
     return (float(is_present),) * case.months
 
 
