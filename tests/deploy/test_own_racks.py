@@ -15,6 +15,7 @@ import yaml
 from tests.plan.conftest import MACHINE, NOW
 
 from archwright.catalog.catalog import Catalog
+from archwright.contract.record import replace
 from archwright.deploy.deployment import Deployment
 from archwright.deploy.names import make_label
 from archwright.deploy.rendering.bundle import FileBundle
@@ -116,6 +117,18 @@ def test_few_own_machines_keep_files_on_their_own_disks(made_plan: MadePlan) -> 
     assert roles == {False: {"platform"}, True: {"platform", "storage"}}
 
 
+def test_an_address_of_documentation_is_no_address_of_a_load_balancer(made_bundle: MadeBundle) -> None:
+    """The list of what is open names it, so install.sh refuses the bundle, until somebody states another one."""
+    bundle = made_bundle("clinic", "onprem")
+    for stated in ("", "192.0.2.9/32", "10.0.0.7/32"):
+        pins = replace(bundle.pins, load_balancers={"de": stated})
+        made = made_bundle("clinic", "onprem", pins=pins)
+        is_open = "load balancer de: " in made.files["unresolved.txt"].text
+        assert is_open == (stated != "10.0.0.7/32")
+        assert made.pins.load_balancers == {"de": stated}, "the next rendering keeps it"
+    assert "- 10.0.0.7/32\n" in made.files["kubernetes/overlays/de/load-balancer.yaml"].text
+
+
 def test_clients_reach_the_gateway_of_own_racks(made_bundle: MadeBundle) -> None:
     """The way in has an address that machines of the front network announce, and its machines may announce it."""
     bundle = made_bundle("clinic", "onprem")
@@ -124,8 +137,7 @@ def test_clients_reach_the_gateway_of_own_racks(made_bundle: MadeBundle) -> None
     assert announced["spec"]["ipAddressPools"] == [pool["metadata"]["name"]]
     (address,) = pool["spec"]["addresses"]
     assert IPv4Network(address).subnet_of(IPv4Network("192.0.2.0/24")), "no network has it before the user states one"
-    readme = bundle.files["kubernetes/README.md"].text
-    assert "kind: IPAddressPool" in readme and "/spec/addresses" in readme
+    assert "`load_balancers` of `pins.json`" in bundle.files["kubernetes/README.md"].text
     script = bundle.files["kubernetes/platform/de/install.sh"].text
     assert script.index("helm upgrade --install metallb") > script.index("namespace metallb-system")
     assert bundle.pins.charts["metallb"].source.split()[-1] == bundle.components["metallb"]

@@ -121,7 +121,8 @@ def resolve_pins(folder: Path) -> None:
     models = {name: replace(one, revision="main", files={"model.bin": "2" * 64}) for name, one in pins.models.items()}
     charts = {name: replace(one, digest=f"sha256:{'3' * 64}") for name, one in pins.charts.items()}
     addresses = dict.fromkeys(pins.addresses, "https://engine.example.org/v1")
-    resolved = Pins(images=images, charts=charts, models=models, addresses=addresses)
+    balancers = dict.fromkeys(pins.load_balancers, "10.0.0.7/32")
+    resolved = Pins(images=images, charts=charts, models=models, addresses=addresses, load_balancers=balancers)
     (folder / "pins.json").write_bytes(msgspec.json.encode(resolved))
 
 

@@ -56,6 +56,7 @@ def resolve(folder: str) -> PinResolution:
         charts={name: resolver.resolve_chart(name, pin) for name, pin in pins.charts.items()},
         models={name: resolver.resolve_model(name, pin) for name, pin in pins.models.items()},
         addresses=pins.addresses,
+        load_balancers=pins.load_balancers,
     )
     if found != pins:
         write_atomic(path / PINS, encode_json(msgspec.to_builtins(found)).encode(), mode=0o644)

@@ -15,7 +15,7 @@ from archwright.contract.record import Record, replace
 from archwright.deploy.cluster.cloud_site import list_cloud_sites
 from archwright.deploy.cluster.conformance import assess_conformance
 from archwright.deploy.cluster.gitops import build_gitops_examples
-from archwright.deploy.cluster.load_balancer import build_load_balancer, list_entrances
+from archwright.deploy.cluster.load_balancer import build_load_balancer, list_entrances, list_own_entrances
 from archwright.deploy.cluster.log_retention import find_log_retention
 from archwright.deploy.cluster.node_pools import build_capacity
 from archwright.deploy.cluster.validation import build_validation
@@ -167,7 +167,14 @@ def render_bundle(
     stated = {one.pool.name for one in deployment.pools if one.url} & pins.addresses.keys()
     addresses = {pool: pins.addresses.get(pool, "") for pool in (*gateway.open_addresses, *sorted(stated))}
     installed = {name: pin for name, pin in pins.charts.items() if name in charts.used}
-    pins = Pins(images=named, charts=installed, models=pins.models, addresses=addresses)
+    balanced = list_own_entrances(deployment.cluster_part) if ASSESSED_FOLDER in target.folders else ()
+    pins = Pins(
+        images=named,
+        charts=installed,
+        models=pins.models,
+        addresses=addresses,
+        load_balancers={site: pins.load_balancers.get(site, "") for site in balanced},
+    )
     return FileBundle(
         target=target.name,
         option=option.name,

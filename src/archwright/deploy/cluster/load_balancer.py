@@ -82,6 +82,11 @@ def list_entrances(deployment: Deployment) -> tuple[Entrance, ...]:
     return tuple(_build_entrance(deployment, site) for site in deployment.sites if site.has_entrance)
 
 
+def list_own_entrances(deployment: Deployment) -> tuple[str, ...]:
+    """Return the own sites with an entrance: no provider gives their load balancers an address."""
+    return tuple(site.name for site in deployment.sites if site.has_entrance and site.is_own)
+
+
 def _build_entrance(deployment: Deployment, site: DeploymentSite) -> Entrance:
     hosts = tuple(dict.fromkeys(pool.host for pool in site.pools if pool.container is not None))
     return Entrance(

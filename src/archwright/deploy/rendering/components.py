@@ -4,7 +4,7 @@ A pin is the exact thing that an object names: the digest of an image, the revis
 The catalog knows few of them. An unresolved pin is written so that nothing can start with it, and `verify` fails.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Annotated, Any, TypeVar
 
@@ -15,6 +15,8 @@ from archwright.contract.record import Record
 
 UNRESOLVED = "sha256:unresolved"
 OWN_IMAGE = "archwright"
+# Addresses of documentation (RFC 5737), which no network has.
+PLACEHOLDER_PREFIX, PLACEHOLDER_NETWORK = "192.0.2.", "192.0.2.1/32"
 T = TypeVar("T")
 # Users write pins, and scripts, units and images read them. A path stays in its folder.
 _Reference = Annotated[str, Meta(pattern=r"^\w[\w.:/+-]*\Z")]
@@ -22,6 +24,7 @@ _Source = Annotated[str, Meta(pattern=r"^\w[\w.:/+-]*( [\w.+-]+){0,2}\Z")]
 _Digest = Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
 _Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 _Url = Annotated[str, Meta(pattern=r"^(https?://[\w.:/%~\[\]-]+)?\Z")]
+_Network = Annotated[str, Meta(pattern=r"^(\d[\d.]*/\d{1,2}|[\da-f:]+/\d{1,3})?\Z")]
 _Name = Annotated[str, Meta(pattern=r"^(?!-)[\w .:/+-]*\Z")]
 BundlePath = Annotated[str, Meta(pattern=r"^(?![/-])(?!.*\.\.)[\w @.:/+-]+\Z")]
 
@@ -108,13 +111,19 @@ class ModelPin(Record):
 class Pins(Record):
     """pins.json of a bundle. A user fills in what is empty; the next rendering keeps it.
 
-    `addresses`: URL of each pool that the gateway reaches outside its site.
+    `addresses`: URL of each pool that the gateway reaches outside its site. `load_balancers`: a free address of the
+    front network of each own site that takes requests.
     """
 
     images: dict[str, ImagePin] = {}
     charts: dict[str, ChartPin] = {}
     models: dict[str, ModelPin] = {}
     addresses: dict[str, _Url] = {}
+    load_balancers: dict[str, _Network] = {}
+
+    def find_network(self, site: str) -> str:
+        """Return the address of the load balancer of an own site; the placeholder if nobody stated it."""
+        return self.load_balancers.get(site) or PLACEHOLDER_NETWORK
 
 
 class OpenPin(Record):
@@ -140,11 +149,20 @@ def list_open_pins(pins: Pins) -> list[OpenPin]:
         if not model.files:
             problem = f"the files of model {model.model} have no SHA-256"
             found.append(OpenPin(subject=f"model {name}", problem=problem, command="sha256sum FILES"))
+    return [*found, *_list_open_addresses(pins)]
+
+
+def _list_open_addresses(pins: Pins) -> Iterator[OpenPin]:
     for name, url in sorted(pins.addresses.items()):
         if not url:
             problem = f"the URL of pool {name} is not known; write it into pins.json"
-            found.append(OpenPin(subject=f"address {name}", problem=problem))
-    return found
+            yield OpenPin(subject=f"address {name}", problem=problem)
+    for site in sorted(pins.load_balancers):
+        if pins.find_network(site).startswith(PLACEHOLDER_PREFIX):
+            problem = (
+                f"the load balancer of {site} has no address; write a free one into pins.json, such as 10.0.0.7/32"
+            )
+            yield OpenPin(subject=f"load balancer {site}", problem=problem)
 
 
 def merge_pins(wanted: Pins, known: Pins) -> Pins:
@@ -161,7 +179,9 @@ def merge_pins(wanted: Pins, known: Pins) -> Pins:
         name: known.models[name] if _is_same_model(pin, known.models.get(name)) else pin
         for name, pin in wanted.models.items()
     }
-    return Pins(images=images, charts=charts, models=models, addresses=known.addresses)
+    return Pins(
+        images=images, charts=charts, models=models, addresses=known.addresses, load_balancers=known.load_balancers
+    )
 
 
 def _is_same_image(pin: ImagePin, known: ImagePin | None) -> bool:
