@@ -17,7 +17,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from importlib.metadata import requires
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 import pytest
@@ -41,7 +41,11 @@ def normalise(name: str) -> str:
 
 
 def list_closure(name: str, extras: tuple[str, ...], found: set[str]) -> set[str]:
-    for text in requires(name) or ():
+    try:
+        texts = requires(name) or ()
+    except PackageNotFoundError:  # an extra that is not installed here
+        return found
+    for text in texts:
         one = Requirement(text)
         wanted = one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in ("", *extras))
         if wanted and normalise(one.name) not in found:

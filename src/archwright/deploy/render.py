@@ -33,6 +33,7 @@ from archwright.deploy.rendering.bundle import (
     compose_pin_files,
 )
 from archwright.deploy.rendering.components import (
+    JOB_IMAGE,
     OWN_IMAGE,
     ChartPin,
     ImagePin,
@@ -250,7 +251,7 @@ def _list_pins(option: Option, catalog: Catalog, version: str) -> Pins:
     rows = catalog.components.values()
     images = {one.id: ImagePin(reference=one.image, digest=one.digest) for one in rows if one.image}
     charts = {one.id: ChartPin(source=one.install) for one in rows if one.install}
-    images[OWN_IMAGE] = ImagePin(reference=f"{OWN_IMAGE}:{version}")
+    images |= {name: ImagePin(reference=f"{name}:{version}") for name in (OWN_IMAGE, JOB_IMAGE)}
     models = {}
     for pool in option.pools:
         hub = catalog.hub_models.get(pool.model)

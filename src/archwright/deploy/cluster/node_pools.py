@@ -8,6 +8,7 @@ import math
 from typing import NamedTuple
 
 from archwright.deploy.containers.engine_containers import find_resource
+from archwright.deploy.containers.job_commands import JobCommand, choose_command
 from archwright.deploy.deployment import Deployment, DeploymentSite, MachineGroup, PoolDeployment
 from archwright.deploy.names import make_label
 
@@ -109,6 +110,7 @@ class Job(NamedTuple):
     name: str
     node_class: NodeClass
     nodes: int
+    command: JobCommand
 
 
 class ClusterCapacity(NamedTuple):
@@ -116,6 +118,11 @@ class ClusterCapacity(NamedTuple):
     classes: tuple[NodeClass, ...]
     queues: tuple[Queue, ...]
     jobs: tuple[Job, ...]
+
+    @property
+    def job_extras(self) -> list[str]:
+        """Return the extras that the image of all jobs installs."""
+        return sorted({extra for job in self.jobs for extra in job.command.extras})
 
     def list_resources(self, site: DeploymentSite) -> list[str]:
         """Return the extended resources of a site's accelerators."""
@@ -130,9 +137,14 @@ def build_capacity(deployment: Deployment) -> ClusterCapacity:
     pools = [_build_pool(site, one) for site in deployment.sites for one in site.machines]
     classes = _group_classes(pools)
     peaks = {one.pool: one.peak for one in deployment.option.purchases}
-    jobs = [Job(make_label(name), one, peaks[name] if one.is_job else 1) for one in classes for name in one.jobs]
+    jobs = [_build_job(name, one, peaks[name]) for one in classes for name in one.jobs]
     queues = [queue for site in deployment.sites for queue in _build_queues(site, classes)]
     return ClusterCapacity(tuple(pools), tuple(classes), tuple(queues), tuple({one.name: one for one in jobs}.values()))
+
+
+def _build_job(name: str, node_class: NodeClass, peak: int) -> Job:
+    machines = peak if node_class.is_job else 1
+    return Job(make_label(name), node_class, machines, choose_command(machines))
 
 
 def _build_pool(site: DeploymentSite, group: MachineGroup) -> NodePool:

@@ -15,6 +15,7 @@ from archwright.contract.record import Record
 
 UNRESOLVED = "sha256:unresolved"
 OWN_IMAGE = "archwright"
+JOB_IMAGE = "archwright-jobs"
 # Addresses of documentation (RFC 5737), which no network has.
 PLACEHOLDER_PREFIX, PLACEHOLDER_NETWORK = "192.0.2.", "192.0.2.1/32"
 T = TypeVar("T")

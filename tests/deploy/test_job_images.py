@@ -1,0 +1,105 @@
+"""Each job finds the packages of its command in the image that it names, by the command's own check of packages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from typing import NamedTuple, get_args
+
+import pytest
+from tests.deploy.conftest import MadeBundle, MadePlan
+from tests.deploy.object_rules import find_pods
+from tests.deploy.test_image import list_closure, normalise
+from tests.deploy.test_platform import read_objects, widen_job
+from tests.deploy.tools import ROOT
+
+from archwright.cli import build_parser
+from archwright.contract.lineage import Task
+from archwright.deploy.rendering.bundle import FileBundle
+from archwright.errors import MissingError
+from archwright.training import task_registry
+
+IMAGE = re.compile(r"archwright-jobs:\S+@sha256:\S+")
+EXTRAS = re.compile(r'"archwright\[([\w,]+)\]')
+# The base of the image brings it, and constraints.txt leaves it out.
+OF_THE_BASE = {"setuptools"}
+
+
+class RenderedJob(NamedTuple):
+    words: list[str]
+    image: str
+    machines: int
+
+
+def list_jobs(bundle: FileBundle) -> Iterator[RenderedJob]:
+    for path, item in read_objects(bundle):
+        if "jobs" not in path.split("/"):
+            continue
+        containers = [pod.spec["containers"][0] for pod in find_pods(item)]
+        spec = item["spec"]
+        words = spec["entrypoint"].split() if item["kind"] == "RayJob" else containers[0]["command"]
+        workers = spec["rayClusterSpec"]["workerGroupSpecs"][0]["replicas"] if item["kind"] == "RayJob" else 0
+        yield RenderedJob(words, containers[0]["image"], workers + 1)
+
+
+def read_extras(bundle: FileBundle) -> tuple[str, ...]:
+    """Return the extras of the image of jobs, and of the image below it."""
+    texts = [bundle.files[f"image/{name}"].text for name in ("Containerfile", "Containerfile.jobs")]
+    return tuple(extra for text in texts for names in EXTRAS.findall(text) for extra in names.split(","))
+
+
+@pytest.fixture(scope="module")
+def bundles(made_plan: MadePlan, made_bundle: MadeBundle) -> list[FileBundle]:
+    """Those of the examples, and one with a job on several machines."""
+    found = [made_bundle(name, "kubernetes") for name in ("startup", "manufacturer")]
+    wide = widen_job(made_plan("manufacturer"), "hybrid-azure", 4)
+    return [*found, made_bundle(wide, "kubernetes", "hybrid-azure")]
+
+
+def check_packages(job: RenderedJob, extras: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask the command for its packages as if only those of the image were installed."""
+    parsed = build_parser().parse_args(job.words[1:])
+    assert parsed.verb.function == "train", job.words
+    installed, places = list_closure("archwright", extras, set()), packages_distributions()
+
+    def find_spec(package: str) -> bool | None:
+        names = places.get(package, [package])
+        return bool(installed & {normalise(name) for name in names}) or None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(task_registry, "find_spec", find_spec)
+        for task in get_args(Task):
+            task_registry.require_packages(task, job.machines)
+
+
+def test_each_job_finds_its_packages_in_its_image(bundles: list[FileBundle], monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [(job, read_extras(bundle)) for bundle in bundles for job in list_jobs(bundle)]
+    assert len(jobs) >= len(bundles) and {job.machines for job, _ in jobs} >= {1, 4}
+    for job, extras in {(job.image, job.machines): (job, extras) for job, extras in jobs}.values():
+        assert IMAGE.fullmatch(job.image)
+        check_packages(job, extras, monkeypatch)
+
+
+@pytest.mark.parametrize("machines, extras, missing", [(1, (), "train"), (4, ("train",), "ray")])
+def test_an_image_without_an_extra_is_found(
+    machines: int, extras: tuple[str, ...], missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = RenderedJob(["archwright", "train", "spec.yaml"], "", machines)
+    with pytest.raises(MissingError, match="needs the package") as caught:
+        check_packages(job, ("hub", "postgres", *extras), monkeypatch)
+    assert caught.value.where.field == f"extra [{missing}]"
+
+
+def test_the_image_of_jobs_installs_the_versions_that_were_tested(bundles: list[FileBundle]) -> None:
+    tested = set((ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines())
+    wanted = list_closure("archwright", ("hub", "postgres", "documents", "predict", "ray"), set()) - OF_THE_BASE
+    texts = [bundles[0].files[f"image/{name}"].text for name in ("constraints.txt", "constraints-jobs.txt")]
+    pins = {line for text in texts for line in text.splitlines() if "==" in line}
+    assert pins <= tested
+    assert wanted <= {normalise(pin.partition("==")[0]) for pin in pins}
+
+
+def test_a_bundle_without_jobs_has_no_image_for_them(made_bundle: MadeBundle) -> None:
+    bundle = made_bundle("desk", "compose")
+    assert "image/Containerfile.jobs" not in bundle.files and "archwright-jobs" not in bundle.pins.images
