@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.serving.conftest import Platform, starting
-from tests.serving.fake_provider import Place, standing_in, whole
+from tests.serving.fake_provider import Place, Script, standing_in, whole
 from tests.serving.requests.test_wav_format import DATA, HONEST, HUGE, form, wav
+from tests.tools.checks import WAIT_S
 
 from archwright.serving.http.multipart import FormPart, encode_multipart
 from archwright.serving.requests.transcription import INPUT_TOKENS_PER_SECOND
@@ -15,7 +18,7 @@ from archwright.serving.requests.transcription import INPUT_TOKENS_PER_SECOND
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.serving.conftest import Reply
+    from tests.serving.conftest import Reply, Start
 
 pytestmark = pytest.mark.enable_socket
 IN_USD, OUT_USD = 1e-6, 4e-6
@@ -31,8 +34,8 @@ def sound(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield start([{**spec, **at}, {**vectors, **at}], []), place
 
 
-def transcribe(platform: Platform, key: str, file: bytes = SECOND) -> Reply:
-    parts = [FormPart("model", "", "", b"m"), FormPart("file", "a.wav", "audio/wav", file)]
+def transcribe(platform: Platform, key: str, file: bytes = SECOND, name: str = "a.wav") -> Reply:
+    parts = [FormPart("model", "", "", b"m"), FormPart("file", name, "audio/wav", file)]
     body, content_type = encode_multipart(parts)
     return platform.ask("POST", "/v1/audio/transcriptions", body, key=key, headers={"content-type": content_type})
 
@@ -75,3 +78,35 @@ def test_vectors_beyond_the_reservation_are_not_delivered(sound: tuple[Platform,
     assert (reply.status, reply.error["code"]) == (429, "insufficient_quota")
     (record,) = platform.served(reply.headers["x-request-id"])
     assert record.cost_usd == record.reserved_usd
+
+
+def test_tenants_take_turns_for_sound(start: Start) -> None:
+    """An engine with one slot hears the file of another tenant after the file that it hears when this one arrives."""
+    may_answer, heard = threading.Event(), list[str]()
+
+    def answer(body: Any) -> Script:
+        heard.append("loud" if b"loud.wav" in body["form"] else "quiet")
+        may_answer.wait(WAIT_S)
+        return whole({"text": "word"})
+
+    with standing_in() as place, ThreadPoolExecutor(5) as clients:
+        place.choose = answer
+        platform = start([{"transcriptions": True, "health_path": "", "slots": 1, "addresses": (place.url,)}], [])
+        files = [(platform.made_key(tenant), f"{tenant}.wav") for tenant in ("loud", "quiet")]
+        replies = []
+        for key, name in [*[files[0]] * 4, files[1]]:
+            replies.append(clients.submit(transcribe, platform, key, name=name))
+            platform.until(lambda: platform.in_flight() == len(replies))
+        may_answer.set()
+        assert {reply.result().status for reply in replies} == {200}
+    assert heard == ["loud", "quiet", "loud", "loud", "loud"]
+
+
+def test_an_engine_that_is_silent_about_a_file_is_left_at_the_time_limit(start: Start) -> None:
+    with standing_in() as place:
+        place.script = Script(hangs=True)
+        limits = {"first_token_s": 0.2, "slots": 1, "health_path": ""}
+        platform = start([{"transcriptions": True, "addresses": (place.url,), **limits}], [])
+        reply = transcribe(platform, platform.key)
+        assert (reply.status, reply.error["code"]) == (504, "timeout")
+        platform.until(lambda: platform.in_flight() == 0)

@@ -200,6 +200,12 @@ class FairQueue(Generic[W]):
             self._queues[self._next] = queue
         return request
 
+    def move_to_end(self, tenant: str) -> None:
+        """Let the other tenants with as many active requests come first: a slot of this one is free again."""
+        queue = self._queues.pop(tenant, None)
+        if queue is not None:
+            self._queues[tenant] = queue
+
     def remove_departed(self) -> None:
         for queue in self._queues.values():
             queue.remove_departed()

@@ -19,6 +19,7 @@ from archwright.access.accounts import Accounts, Reservation, ReserveResult, ope
 from archwright.access.api_keys import KeyStore, Principal
 from archwright.access.audit_log import AuditEvent, AuditLog, check_chain, read_entries
 from archwright.contract.served import RequestRecord
+from archwright.engines.http_request_parser import parse_head
 from archwright.errors import StoreError
 from archwright.home import Home
 from archwright.http_client.client import EngineClient
@@ -35,9 +36,9 @@ from archwright.serving.admission.response_cache import CachedResponse, Response
 from archwright.serving.handlers.gateway_context import GatewayContext, Recorders
 from archwright.serving.http.client_limits import ClientLimits
 from archwright.serving.http.connection import HttpServer
-from archwright.serving.http.http_request import HttpRequest
+from archwright.serving.http.http_request import Admitted, HttpRequest
 from archwright.serving.http.http_response import HttpResponse, ResponseBuffer
-from archwright.serving.process.dispatcher import Dispatcher
+from archwright.serving.process.dispatcher import LARGE_BYTES, Dispatcher
 from archwright.store import Store
 
 from ..conftest import endpoint, table
@@ -288,6 +289,23 @@ def test_an_endpoint_taken_away_between_the_reading_of_a_request_and_its_work_is
     monkeypatch.setattr(CostAccounting, "reserve", change)
     status, said = stand.chat(healthy=False)
     assert (status, said["error"]["code"]) == (503, "model_unavailable")
+
+
+def test_tenants_take_turns_for_large_bodies(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenant that uploads four files of sound delays the file of another by one of them."""
+    order: list[str] = []
+    monkeypatch.setattr(stand.app, "_start", lambda arrived: order.extend(request.id for request, _ in arrived))
+    head = parse_head(b"POST /v1/audio/transcriptions HTTP/1.1\r\nhost: g")
+    response = cast(HttpResponse, None)
+
+    async def scenario() -> None:
+        for name in ("a1", "a2", "a3", "a4", "b1", "c1", "b2"):
+            admitted = Admitted(Principal(key_id="k", tenant=name[0], role="member"), 0, upload=True)
+            stand.app.on_request(HttpRequest(name, head, 0.0, admitted, bytes(LARGE_BYTES + 1)), response)
+        await until_async(lambda: len(order) == 7)
+
+    asyncio.run(scenario())
+    assert order == ["a1", "b1", "c1", "a2", "b2", "a3", "a4"]
 
 
 def test_a_broken_health_check_is_noted_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

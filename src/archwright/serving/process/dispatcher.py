@@ -55,7 +55,7 @@ class Dispatcher:
         self._find = find
         self._changes = changes
         self._arrived: list[tuple[HttpRequest, HttpResponse]] = []
-        self._large: deque[tuple[HttpRequest, HttpResponse]] = deque()
+        self._large: dict[str, deque[tuple[HttpRequest, HttpResponse]]] = {}  # by tenant, whose turn it is first
 
     def on_headers(self, head: RequestHead, response: HttpResponse, *, complete: bool) -> Admitted | None:
         """Admit the request, or write an error. A request counts here unless its small body is `complete`.
@@ -95,7 +95,7 @@ class Dispatcher:
         if len(request.body) > LARGE_BYTES:
             if not self._large:
                 asyncio.get_running_loop().call_soon(self._start_large)
-            self._large.append((request, response))
+            self._large.setdefault(request.principal.tenant, deque()).append((request, response))
             return
         if not self._arrived:
             asyncio.get_running_loop().call_soon(self._start_arrived)
@@ -106,11 +106,17 @@ class Dispatcher:
         self._start(arrived)
 
     def _start_large(self) -> None:
-        """Start one request with a large body per tick, so that other requests get the event loop in between."""
-        large = self._large.popleft()
+        """Start one request with a large body per tick, so that other requests get the event loop in between.
+
+        Tenants take turns, because a body of sound or images takes long to read and to check."""
+        tenant = next(iter(self._large))
+        requests = self._large.pop(tenant)
+        request, response = requests.popleft()
+        if requests:
+            self._large[tenant] = requests
         if self._large:
             asyncio.get_running_loop().call_soon(self._start_large)
-        self._start([large])
+        self._start([(request, response)])
 
     def _start(self, arrived: list[tuple[HttpRequest, HttpResponse]]) -> None:
         """Start requests that arrived in one tick; their worst cases are reserved in one transaction."""

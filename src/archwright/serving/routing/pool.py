@@ -332,6 +332,8 @@ class EnginePool:
         if active:
             self._active_by_tenant[work.tenant] = active
         if self._waiting:
+            for queue in self._queues.values():
+                queue.move_to_end(work.tenant)
             self._serve_waiting()
 
     def _serve_waiting(self) -> None:
