@@ -73,7 +73,7 @@ class Settings:
     `residency`: the country (alpha-2) where the home and its database are; empty: unknown. `engine_measurement_s`:
     seconds for which a plan, a prediction or a start measures the engine of this machine; 0: not at all.
     `owner_key_days`: days after which a new key with the role owner ends; 0: never. `alert_webhook`: URL that gets
-    alerts about budgets and upstreams as JSON. `alert_smtp`: HOST:PORT of the mail server for alerts.
+    alerts about budgets and upstreams as JSON. `alert_smtp`: HOST:PORT of the mail server.
     `alert_smtp_login`: env:NAME or file:PATH of USER:PASSWORD. `alert_from`, `alert_to`: sender, and recipients
     separated by commas.
     """
@@ -122,7 +122,7 @@ CHOICES = {"cache": ("off", "deterministic", "all"), "audit_second_place": ("req
 # Settings with a form: its pattern, and how messages name it. The value may be a secret by mistake, so none is shown.
 FORMS = {
     "alert_webhook": (r"https?://[^\s@]+", "an http or https URL without a password"),
-    "alert_smtp": (r"[^\s/@]+:[0-9]{1,5}", "HOST:PORT, such as mail.example.org:587"),
+    "alert_smtp": (r"(smtps://)?[^\s/@]+:[0-9]{1,5}", "HOST:PORT or smtps://HOST:PORT, such as mail.example.org:465"),
     "alert_smtp_login": (r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+", "env:NAME or file:PATH of USER:PASSWORD"),
 }
 SCOPES: Mapping[str, Scope] = {f.name: f.metadata["scope"] for f in fields(Settings) if f.name != "sources"}

@@ -23,8 +23,9 @@ class TraceSpec(Record):
 
 
 class AlertSpec(Record):
-    """`webhook`: URL that gets a POST of JSON. `smtp`: HOST:PORT of the mail server; `smtp_login`: reference to
-    USER:PASSWORD (`engine_secrets`), empty for none; `sender` and `recipients` of mails."""
+    """`webhook`: URL that gets a POST of JSON. `smtp`: [smtps://]HOST:PORT of the mail server.
+
+    `smtp_login`: reference to USER:PASSWORD (`engine_secrets`), empty for none. `sender`, `recipients`: of mails."""
 
     webhook: str = ""
     smtp: str = ""

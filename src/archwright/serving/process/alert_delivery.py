@@ -2,6 +2,7 @@
 
 import json
 import smtplib
+import ssl
 from collections.abc import Callable
 from email.message import EmailMessage
 from http import HTTPStatus
@@ -12,6 +13,7 @@ from archwright.http_client.blocking_client import BlockingClient
 from archwright.serving.settings.engine_secrets import read_secret
 
 TIMEOUT_S = 10.0
+SMTPS = "smtps://"
 
 
 class Alert(NamedTuple):
@@ -50,13 +52,34 @@ def mail_alert(spec: AlertSpec, alert: Alert) -> None:
     message["Subject"] = f"[archwright] {alert.subject}"
     message["From"], message["To"] = spec.sender, ", ".join(spec.recipients)
     message.set_content("\n".join([alert.subject, "", *(f"{name}: {value}" for name, value in alert.fields.items())]))
-    host, _, port = spec.smtp.rpartition(":")
-    # Without a name of its own, the client would ask the resolver for one, which may take long.
-    with smtplib.SMTP(host, int(port), "localhost", TIMEOUT_S) as server:
-        server.ehlo()
-        if server.has_extn("starttls"):
-            server.starttls()
+    with _connect_mail_server(spec.smtp) as server:
+        is_protected = uses_implicit_tls(spec.smtp) or _start_tls(server)
         if spec.smtp_login:
+            if not is_protected:
+                raise smtplib.SMTPNotSupportedError("the mail server offers no TLS, so no password is sent to it")
             user, _, password = (read_secret(spec.smtp_login) or "").partition(":")
             server.login(user, password)
         server.send_message(message)
+
+
+def _connect_mail_server(address: str) -> smtplib.SMTP:
+    host, _, port = address.removeprefix(SMTPS).rpartition(":")
+    # Without a name of its own, the client would ask the resolver for one, which may take long.
+    if uses_implicit_tls(address):
+        tls = ssl.create_default_context()
+        return smtplib.SMTP_SSL(host, int(port), "localhost", timeout=TIMEOUT_S, context=tls)
+    return smtplib.SMTP(host, int(port), "localhost", TIMEOUT_S)
+
+
+def _start_tls(server: smtplib.SMTP) -> bool:
+    """Return False if the server does not offer it."""
+    server.ehlo()
+    if not server.has_extn("starttls"):
+        return False
+    server.starttls(context=ssl.create_default_context())
+    return True
+
+
+def uses_implicit_tls(address: str) -> bool:
+    """True for port 465 and for smtps://HOST:PORT (RFC 8314)."""
+    return address.startswith(SMTPS) or address.endswith(":465")
