@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -212,6 +214,15 @@ def test_down_right_after_a_kill_ends_everything_for_good(stage: Stage) -> None:
         assert gateway.wait(WAIT_S) in (0, -signal.SIGTERM)
 
 
+def read_restarts(url: str, key: str) -> dict[str, float]:
+    """Return the restarts that the gateway's metrics count, by process."""
+    request = urllib.request.Request(f"{url}/metrics", headers={"authorization": f"Bearer {key}"})
+    with urllib.request.urlopen(request, timeout=WAIT_S) as reply:
+        page = reply.read().decode()
+    found = re.findall(r'^archwright_restarts_total\{process="(\w+)"\} (\S+)$', page, re.MULTILINE)
+    return {process: float(count) for process, count in found}
+
+
 def test_serve_keeps_its_port_when_its_master_is_killed_and_ends_with_its_process(home: Home) -> None:
     command = [
         sys.executable,
@@ -226,7 +237,8 @@ def test_serve_keeps_its_port_when_its_master_is_killed_and_ends_with_its_proces
     ]
     with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True) as serving:
         assert serving.stdout is not None
-        url = json.loads(serving.stdout.readline())["url"]
+        started = json.loads(serving.stdout.readline())
+        url = started["url"]
         (master,) = children_of(serving.pid)
         (worker,) = children_of(master)
         with Connections(url) as connections:
@@ -240,6 +252,15 @@ def test_serve_keeps_its_port_when_its_master_is_killed_and_ends_with_its_proces
             serving.send_signal(signal.SIGHUP)
             until(lambda: not is_alive(worker))
             assert answers(url, "healthz") == 200, "the next master took the signal of a reload"
+            assert read_restarts(url, started["key"]) == {"master": 1.0}
+            (worker,) = children_of(successor)
+            os.kill(worker, signal.SIGKILL)
+            until(
+                lambda: (
+                    not is_alive(worker) and children_of(successor) and "worker" in read_restarts(url, started["key"])
+                )
+            )
+            assert read_restarts(url, started["key"]) == {"master": 1.0, "worker": 1.0}
         assert connections.refused == []
         serving.kill()
     until(lambda: naming(home.root, "serve") == {})

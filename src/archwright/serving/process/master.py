@@ -153,7 +153,8 @@ class Master:
         self._generation = 0
         self._ready_by: float | None = None  # deadline of a new generation that is starting
         self._again = False
-        self._restarts = ["master"] if is_restart else []  # processes whose restart the next worker counts
+        self._restarts = ["master"] if is_restart else []  # processes that started again
+        self._counted_restarts = 0  # the first ones, which workers have counted
         self._failures = 0
         self._start_at = 0.0
         self._written: ServedRevision | None = None
@@ -296,7 +297,7 @@ class Master:
             finally:
                 os._exit(status)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._restarts.clear()
+        self._counted_restarts = len(self._restarts)
         os.close(write_end)
         os.set_blocking(read_end, False)
         self.workers.append(WorkerProcess(pid, read_end, time.monotonic(), self._generation))
@@ -314,6 +315,8 @@ class Master:
         for descriptor in (read_end, self._life_end, *(worker.reports for worker in self.workers)):
             os.close(descriptor)
         journal = Journal("gateway")
+        # Counts of ended workers are lost unless another worker lives, so the first worker counts all.
+        first_uncounted = self._counted_restarts if self.workers else 0
         try:
             with boundary("gateway"):
                 restrict_process()  # here too: `serve` runs the master in its caller's process
@@ -325,7 +328,7 @@ class Master:
                     reports=write_end,
                     since=self._since,
                     master=master,
-                    restarts=tuple(self._restarts),
+                    restarts=tuple(self._restarts[first_uncounted:]),
                     certificate=self._certificate,
                 )
                 run_worker(split_among_workers(self._config), self._file, self._home, context, journal)

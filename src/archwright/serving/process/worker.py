@@ -63,7 +63,7 @@ class WorkerContext(NamedTuple):
     """From the master. The pipe `life` closes with it, `parent` with what restarts it (None: nothing does).
 
     The pipe `reports` takes reports; `since`: gateway's start; `master`: its number, which a worker cannot ask once it
-    is gone. `restarts`: the processes that started again since the last worker started.
+    is gone. `restarts`: the processes whose restarts no worker has counted.
     `certificate`: what the ports show, without it they speak plain HTTP."""
 
     bound: socket.socket
