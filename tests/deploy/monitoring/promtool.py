@@ -75,9 +75,15 @@ def _build_test(cases: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str,
         labels = {"alertname": alert["alert"], "alertstate": "firing", **alert["labels"]}
         firing = ",".join(f'{name}="{value}"' for name, value in labels.items())
         for state, number in (("quiet", 0), ("fires", 1), ("resolves", 0)):
-            if state in case:
-                expected = [{"labels": "{}", "value": number}]
-                expression = f"count(ALERTS{{{firing}}}) or vector(0)"
-                checks.append({"expr": expression, "eval_time": f"{case[state]}m", "exp_samples": expected})
+            expected = [{"labels": "{}", "value": number}]
+            expression = f"count(ALERTS{{{firing}}}) or vector(0)"
+            for minute in _list_minutes(case.get(state)):
+                checks.append({"expr": expression, "eval_time": f"{minute}m", "exp_samples": expected})
     series = [{"series": name, "values": str(values)} for name, values in cases[0][0]["series"].items()]
     return {"interval": "1m", "input_series": series, "promql_expr_test": checks}
+
+
+def _list_minutes(minutes: int | list[int] | None) -> list[int]:
+    if minutes is None:
+        return []
+    return minutes if isinstance(minutes, list) else [minutes]

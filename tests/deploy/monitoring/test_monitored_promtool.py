@@ -40,15 +40,25 @@ def test_each_alert_is_quiet_fires_and_resolves(
     assert status == 0, output
 
 
-def test_a_wrong_rule_and_a_wrong_threshold_are_found(monitored: MadeMonitoring, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("alert", "right", "wrong"),
+    [
+        ("EngineDown", "== 0 or absent", "== 2 or absent"),
+        ("UpstreamFails", "archwright_breaker_open", "archwright_breaker_closed"),
+        ("UpstreamFails", "archwright_upstream_healthy", "archwright_upstream_ill"),
+    ],
+)
+def test_a_wrong_rule_is_found(monitored: MadeMonitoring, tmp_path: Path, alert: str, right: str, wrong: str) -> None:
+    """Each condition of a rule has a time at which the rule fires by it alone."""
     made = monitored("desk", "compose")
-    test = Path(next(file for file in write_tests(made, tmp_path) if "EngineDown" in file))
+    test = Path(next(file for file in write_tests(made, tmp_path) if alert in file))
     rules = test.with_name(f"rules-{test.name}")
     text = rules.read_text()
-    rules.write_text(text.replace("clamp_min(sum(", "clamp_min(summ("))
-    assert run_promtool("check", "rules", str(rules))[0] != 0
-    rules.write_text(text.replace("== 0 or absent", "== 2 or absent"))
+    assert right in text and run_promtool("test", "rules", str(test))[0] == 0
+    rules.write_text(text.replace(right, wrong))
     assert run_promtool("test", "rules", str(test))[0] != 0
+    rules.write_text(text.replace("(", "(summ(", 1))
+    assert run_promtool("check", "rules", str(rules))[0] != 0
 
 
 def write_monitoring(bundle: FileBundle, folder: Path) -> None:
