@@ -6,8 +6,8 @@ An account that was not used since the boot has no row, so its spend comes from 
 import struct
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 from archwright.access.account_codec import PERIOD_INDEX, decode_row, sum_reserved_nusd
 from archwright.monitor.shared_table import SharedTable, Transaction
@@ -21,7 +21,8 @@ SumSpend = Callable[[int], Counter[str]]
 """Nano-USD by scope since a day (days since 1970; 0: in total)."""
 
 
-class BudgetLevel(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class BudgetLevel:
     """The use of one budget in its current period, in nano-USD. `since`: start of the period, seconds since 1970.
 
     `refused`: a request of this period did not fit, although no other request was running."""

@@ -1,8 +1,9 @@
 """Tables and lists for a terminal, described as data."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,7 +16,8 @@ WRAPPED_WIDTH = 20
 GAP = 2
 
 
-class TableColumn(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class TableColumn:
     """One column: its heading, how to read its cell from a row, its layout.
 
     `cell`: the name of a field, or a function of the row. `number`: aligned right. `whole`: never wrapped; numbers are

@@ -9,6 +9,7 @@ command 20 ms at its start.
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -32,7 +33,8 @@ class Arg(NamedTuple):
     of: str = ""
 
 
-class Verb(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Verb:
     """A command. `name` is a word, or a group and a word; `show` names the function that prints its result."""
 
     name: str

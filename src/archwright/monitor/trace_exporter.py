@@ -12,8 +12,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Literal, NamedTuple, cast, get_args
+from typing import Literal, cast, get_args
 
 import msgspec
 
@@ -42,7 +43,8 @@ DropReason = Literal["full", "refused", "away"]
 DROP_REASONS: tuple[DropReason, ...] = get_args(DropReason)
 
 
-class TraceContent(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class TraceContent:
     """Messages and response of a request as the conventions' JSON; `missing`: left out because of its length."""
 
     tenant: str
@@ -56,7 +58,8 @@ class TraceContent(NamedTuple):
         return len(self.input) + len(self.output) + len(self.system)
 
 
-class _QueuedTrace(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _QueuedTrace:
     """Spans of one request (the request's own span first) with its content."""
 
     spans: list[OtlpSpan]
@@ -109,7 +112,7 @@ class TraceExporter:
             return
         if content is not None:
             if self._put - self._taken + content.size > CONTENT_QUEUE_BYTES:
-                content = content._replace(input="[]", output="[]", system="[]", missing=True)
+                content = replace(content, input="[]", output="[]", system="[]", missing=True)
             self._put += content.size
         self._queue.append(_QueuedTrace(build_spans(one), content))
 
