@@ -51,6 +51,8 @@ def test_three_risks_have_mitigation_trigger_and_owner(board: Document) -> None:
     risks = list_risks(BOARD, HYBRID)
     assert len(tables(board)["Three risks"]) == 3 and len({risk.title for risk in risks}) == len(risks)
     assert [risk.weight for risk in risks] == sorted((risk.weight for risk in risks), reverse=True)
+    shown = [row[0] for row in tables(board)["Three risks"]]
+    assert shown == [risk.title for risk in risks if risk.title in shown], "the gravest first"
     for risk in risks:
         assert risk.mitigation and risk.trigger and risk.owner and "{" not in risk.cause + risk.trigger
         assert risk.probability.replace(SPACE, " ") in ("5 %", "5 to 50 %", "34 %")

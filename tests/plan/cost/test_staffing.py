@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from typing import Any
@@ -14,7 +15,7 @@ from archwright.contract.plan import StaffNeed
 from archwright.contract.record import replace
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.cost.operating_costs import estimate_operating_costs
-from archwright.plan.cost.staffing import compute_serving_staff_usd
+from archwright.plan.cost.staffing import BATCH_ONLY_FLOOR, FTE_FLOOR_PARTS, compute_serving_staff_usd
 
 from ..fleet_samples import CLOUD, HOSTED, house, own_fleet, rented_fleet
 from .test_operating_costs import (
@@ -203,3 +204,12 @@ def test_staff_for_rented_machines_beside_own_ones_is_free_while_the_team_has_ti
     assert compute_serving_staff_usd(nobody, CATALOG) > 0 == compute_serving_staff_usd(team, CATALOG)
     none = with_field(clinic_at_home(), "organisation", platform_engineers=None, team={})[0]
     assert compute_serving_staff_usd(none, CATALOG) == 0, "the hours of one place cover a few machines"
+
+
+def test_staff_for_rented_machines_is_counted_beyond_that_of_rented_jobs() -> None:
+    """If jobs alone took as much staff, serving machines would add none."""
+    racks = with_field(clinic_at_home(), "placement", owned=(OwnedMachine(machine="8x H100 SXM", count=4),))
+    needs = with_field(racks, "organisation", platform_engineers=None, team={})[0]
+    facts = copy.copy(CATALOG)
+    facts.parts = {**CATALOG.parts, BATCH_ONLY_FLOOR: CATALOG.parts[FTE_FLOOR_PARTS["cloud"]]}
+    assert compute_serving_staff_usd(needs, CATALOG) > 0 == compute_serving_staff_usd(needs, facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from archwright.needs.reader import parse_needs
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import DEFAULT_TIER, MACHINE_DOWNTIME_SHARE
 from archwright.plan.capacity.candidates import SizingCache, list_tasks
+from archwright.plan.cost.staffing import SERVERS_PER_FTE_PARTS, compute_machine_staff_usd
 from archwright.plan.explain.explanation import explain_plan
 from archwright.plan.options.owned_hardware import OnPremisesSite
 from archwright.plan.planner import Planner
@@ -152,3 +154,22 @@ def test_an_owned_machine_with_idle_accelerators_runs_the_jobs(catalog: Catalog)
     (built,) = Planner(needs, catalog, PlanProvenance(), NOW).evaluate_options(None)
     index = [one for one in built.draft.purchases if one.pool == "paper-index"]
     assert [(one.machine, one.kind) for one in index] == [("4x-a100-80gb-pcie", "owned")]
+
+
+def test_a_machine_of_the_site_costs_the_staff_of_own_machines(catalog: Catalog) -> None:
+    """The staff of rented machines is less, so the difference shows which one is paid."""
+    needs = read_laboratory(catalog, "320000")
+    name = SERVERS_PER_FTE_PARTS[True]
+    own_servers = catalog.parts[name]
+    dearer = copy.copy(catalog)
+    dearer.parts = {**catalog.parts, name: replace(own_servers, typical=own_servers.typical / 2)}
+    more_usd = compute_machine_staff_usd(needs, catalog, own=True) * needs.budget.horizon_months
+
+    plain, with_more_staff = (
+        [stock.kind for stock in OnPremisesSite(needs, facts, SizingCache(facts, needs)).stocks if not stock.kind.most]
+        for facts in (catalog, dearer)
+    )
+
+    assert plain
+    for before, after in zip(plain, with_more_staff, strict=True):
+        assert after.usd[0] - before.usd[0] == pytest.approx(more_usd)
