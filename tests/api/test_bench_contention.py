@@ -50,6 +50,7 @@ def list_speeds(result: Reconciliation) -> list[tuple[str, str]]:
     return [(one.verdict, one.evidence.rpartition("  # ")[2]) for one in speeds]
 
 
+@pytest.mark.nightly
 @pytest.mark.enable_socket
 def test_other_programs_stand_beside_the_verdict_of_a_slow_engine(null_plan: Plan, home: Home, tmp_path: Path) -> None:
     launch = replace(null_plan.pools[0].launch, settings=SLOW_ENGINE)

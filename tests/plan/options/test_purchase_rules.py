@@ -78,7 +78,7 @@ def test_an_uncertain_price_enters_at_the_upper_end_of_its_band(catalog: Catalog
     assert hosts["jetson-agx-thor"].node.price_usd == pytest.approx(3499 * 1.5), "one quote: the band of its confidence"
 
 
-QUICK = ("startup", "clinic", "manufacturer")
+QUICK = ("startup",)
 SLOW = [pytest.param(name, marks=pytest.mark.nightly) for name in TEMPLATES if name not in QUICK]
 
 
