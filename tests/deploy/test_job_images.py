@@ -16,6 +16,10 @@ from tests.deploy.tools import ROOT
 
 from archwright.cli import build_parser
 from archwright.contract.lineage import Task
+from archwright.contract.needs import WorkloadKind
+from archwright.contract.plan import WorkloadPlan
+from archwright.contract.record import replace
+from archwright.deploy.containers.job_commands import choose_command
 from archwright.deploy.rendering.bundle import FileBundle
 from archwright.errors import MissingError
 from archwright.training import task_registry
@@ -60,7 +64,8 @@ def bundles(made_plan: MadePlan, made_bundle: MadeBundle) -> list[FileBundle]:
 def check_packages(job: RenderedJob, extras: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask the command for its packages as if only those of the image were installed."""
     parsed = build_parser().parse_args(job.words[1:])
-    assert parsed.verb.function == "train", job.words
+    if parsed.verb.function != "train":
+        return  # `test_each_kind_of_job_has_its_command` names the extras of the other commands
     installed, places = list_closure("archwright", extras, set()), packages_distributions()
 
     def find_spec(package: str) -> bool | None:
@@ -79,6 +84,29 @@ def test_each_job_finds_its_packages_in_its_image(bundles: list[FileBundle], mon
     for job, extras in {(job.image, job.machines): (job, extras) for job, extras in jobs}.values():
         assert IMAGE.fullmatch(job.image)
         check_packages(job, extras, monkeypatch)
+
+
+COMMANDS: list[tuple[WorkloadKind | None, int, str, tuple[str, ...], int]] = [
+    (None, 4, "train", ("train", "ray"), 4),
+    ("finetune", 1, "train", ("train",), 1),
+    ("pretrain", 4, "train", ("train", "ray"), 4),
+    ("data-processing", 4, "data.refine", ("lake", "ray"), 4),
+    ("embedding", 4, "data.index", ("lake", "predict"), 1),
+    ("document-parsing", 1, "data.ingest", ("documents",), 1),
+]
+
+
+@pytest.mark.parametrize("kind, machines, function, extras, used", COMMANDS)
+def test_each_kind_of_job_has_its_command(
+    kind: WorkloadKind | None, machines: int, function: str, extras: tuple[str, ...], used: int
+) -> None:
+    """The command line is one that the parser accepts, and it names the data set of the needs."""
+    workload = WorkloadPlan(name="work", model=None, pools=(), kind=kind, data=("papers",))
+    command = choose_command(workload, machines)
+    parsed = build_parser().parse_args(command.words[1:])
+    assert (parsed.verb.function, command.extras, command.machines) == (function, extras, used)
+    assert ("papers" in command.words) == (function in ("data.index", "data.ingest"))
+    assert ("work" in choose_command(replace(workload, data=()), machines).words) == ("papers" in command.words)
 
 
 @pytest.mark.parametrize("machines, extras, missing", [(1, (), "train"), (4, ("train",), "ray")])

@@ -11,7 +11,7 @@ from archwright.contract.decision import Decision, ScoreEvidence, Section
 from archwright.contract.engine_measurement import EngineReport
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Control, Prediction
-from archwright.contract.needs import Placement, Sensitivity, TokenLength
+from archwright.contract.needs import Placement, Sensitivity, TokenLength, WorkloadKind
 from archwright.contract.record import Record, replace
 from archwright.contract.stored_model import ModelForm
 
@@ -386,7 +386,7 @@ class WorkloadPlan(Record):
     sensitive data may be processed, or "any"; empty: only own engines here. `residency_of`: the same for stricter
     classes than its own. `waits`: None if the first token has no limit or no prediction. `licence`: "commercial" if
     the model's licence must permit business use. `evidence`: the scores on which the model was chosen. `load`: what the
-    needs ask of it, in words.
+    needs ask of it, in words. `kind`: None in a plan of an older version. `data`: its data sets of the needs.
     """
 
     name: str
@@ -399,6 +399,8 @@ class WorkloadPlan(Record):
     waits: QueueTimeouts | None = None
     evidence: tuple[ScoreEvidence, ...] = ()
     load: str = ""
+    kind: WorkloadKind | None = None
+    data: tuple[str, ...] = ()
 
 
 class StackLine(Record):

@@ -7,6 +7,7 @@ engines, or the job machines and what no engine of a class uses. Engines take ba
 import math
 from typing import NamedTuple
 
+from archwright.contract.plan import WorkloadPlan
 from archwright.deploy.containers.engine_containers import find_resource
 from archwright.deploy.containers.job_commands import JobCommand, choose_command
 from archwright.deploy.deployment import Deployment, DeploymentSite, MachineGroup, PoolDeployment
@@ -137,14 +138,15 @@ def build_capacity(deployment: Deployment) -> ClusterCapacity:
     pools = [_build_pool(site, one) for site in deployment.sites for one in site.machines]
     classes = _group_classes(pools)
     peaks = {one.pool: one.peak for one in deployment.option.purchases}
-    jobs = [_build_job(name, one, peaks[name]) for one in classes for name in one.jobs]
+    workloads = {workload.name: workload for workload in deployment.plan.workloads}
+    jobs = [_build_job(name, one, peaks[name], workloads.get(name)) for one in classes for name in one.jobs]
     queues = [queue for site in deployment.sites for queue in _build_queues(site, classes)]
     return ClusterCapacity(tuple(pools), tuple(classes), tuple(queues), tuple({one.name: one for one in jobs}.values()))
 
 
-def _build_job(name: str, node_class: NodeClass, peak: int) -> Job:
-    machines = peak if node_class.is_job else 1
-    return Job(make_label(name), node_class, machines, choose_command(machines))
+def _build_job(name: str, node_class: NodeClass, peak: int, workload: WorkloadPlan | None) -> Job:
+    command = choose_command(workload, peak if node_class.is_job else 1)
+    return Job(make_label(name), node_class, command.machines, command)
 
 
 def _build_pool(site: DeploymentSite, group: MachineGroup) -> NodePool:

@@ -132,6 +132,8 @@ def _plan_workloads(
             residency_of=map_stricter_residency(needs, catalog, workload, pools),
             evidence=list_evidence(workload, models.get(workload.name, ""), catalog),
             load=describe_load(workload),
+            kind=workload.kind,
+            data=workload.data,
         )
         for workload in needs.workloads
     )
