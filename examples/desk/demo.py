@@ -24,6 +24,8 @@ RATE_LINE = "requests_per_second: {mean: 0.1, peak: 0.3}"
 USE = 0.4
 # Chosen by trial: the small model of the demo answers it well.
 QUESTION = "What is machine learning, in one sentence?"
+# The demo has no data sets whose place could be checked.
+NOTHING_TO_CHECK = {"platform.residency.held"}
 
 
 def run(*words: str, show: bool = True) -> str:
@@ -100,7 +102,9 @@ def main() -> int:
         run("bench", "--against", plan)
         report = run("reconcile", plan, "--json", show=False)
         (OUTPUT / "reconcile.json").write_text(report, encoding="utf-8")
-        if any(deviation["measured"] is None for deviation in json.loads(report)["deviations"]):
+        deviations = json.loads(report)["deviations"]
+        unmeasured = {deviation["prediction_id"] for deviation in deviations if deviation["measured"] is None}
+        if unmeasured != NOTHING_TO_CHECK:
             raise SystemExit("a prediction was not measured")
         print(f"  wrote {OUTPUT / 'reconcile.json'}", flush=True)
     finally:

@@ -154,7 +154,20 @@ def test_one_open_route_breaks_the_promise(
 def test_a_gateway_that_does_not_answer_proves_nothing(plan: Plan, store: Store, socket_enabled: None) -> None:
     found = measured(plan, PlatformConnection(HERE, None, store))
     assert "platform.access-keys" not in found
-    assert set(found) == {"platform.audit", "platform.tls", "platform.residency"}, "nor do labels that nothing has"
+
+
+@pytest.mark.process
+def test_a_platform_without_data_sets_and_receipts_shows_nothing(
+    plan: Plan, home: Home, store: Store, socket_enabled: None
+) -> None:
+    found = measured(plan, PlatformConnection(HERE, None, store, home, "DE"))
+    data_controls = {"platform.residency", "platform.labels", "platform.retention", "platform.erasure"}
+    assert {name for name, measurement in found.items() if not measurement.samples} == data_controls
+    reconciled = reconcile_plan(plan, {measurement.prediction_id: measurement for measurement in found.values()})
+    deviations = {deviation.prediction_id.removesuffix(".held"): deviation for deviation in reconciled.deviations}
+    for name in data_controls:
+        assert (deviations[name].measured, deviations[name].verdict) == (None, "unknown"), name
+        assert deviations[name].evidence.startswith("nothing to check: 0 of 0 "), name
 
 
 def deny(number: int) -> AuditEvent:

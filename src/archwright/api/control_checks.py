@@ -2,7 +2,7 @@
 
 Design: each check asks the platform itself and never reads its configuration files: every guarded route without a key,
 the audit chain from its first record, the address of the gateway, the data sets and receipts of the home. A check
-of labels, retention or erasure without anything to look at gives no measurement: nothing was shown to hold.
+of residency, labels, retention or erasure without anything to look at has no samples: nothing was shown to hold.
 """
 
 import ipaddress
@@ -57,28 +57,33 @@ class ControlCheckResult(NamedTuple):
 
 
 def control_measurements(plan: Plan, platform: PlatformConnection, now: float) -> list[Measurement]:
-    """Return one measurement per predicted control; a control that cannot be checked now is left out."""
+    """Return one measurement per predicted control; a control that cannot be checked now is left out.
+
+    A measurement without samples says that there was nothing to check; `reconcile` does not judge it.
+    """
     found = []
     for prediction in plan.predictions:
         check = CHECKS.get(prediction.query.labels.get("control", "")) if prediction.metric == CONTROL_METRIC else None
         proof = check(platform) if check is not None else None
-        if proof is not None and proof.checked:
+        if proof is not None:
             found.append(_build_measurement(plan, prediction, proof, now))
     return found
 
 
 def _build_measurement(plan: Plan, prediction: Prediction, proof: ControlCheckResult, now: float) -> Measurement:
+    share = proof.held / proof.checked if proof.checked else 0.0
+    evidence = proof.evidence if proof.checked else f"nothing to check: {proof.evidence}"
     return Measurement(
         plan_digest=plan.digest,
         prediction_id=prediction.id,
         at=now,
         source="supervisor",
-        value=proof.held / proof.checked,
+        value=share,
         unit=prediction.estimate.unit,
         statistic=prediction.query.statistic,
         samples=proof.checked,
         window_s=prediction.query.window_s,
-        evidence=proof.evidence,
+        evidence=evidence,
     )
 
 
@@ -123,13 +128,12 @@ def _check_encryption(platform: PlatformConnection) -> ControlCheckResult:
 
 
 def _check_residency(platform: PlatformConnection) -> ControlCheckResult:
-    """Compare the country of the home with the residency of each data set; without data sets, none lies outside."""
+    """Compare the country of the home with the residency of each data set that states one."""
     policies = [policy for policy in _list_policies(platform) if policy.residency]
     outside = sum(not is_inside_residency(platform.country, policy.residency) for policy in policies)
     place = platform.country or "an unknown country"
     evidence = f"{outside} of {len(policies)} data sets lie outside their residency; the home is in {place}"
-    checked = max(1, len(policies))
-    return ControlCheckResult(checked - outside, checked, evidence)
+    return ControlCheckResult(len(policies) - outside, len(policies), evidence)
 
 
 def _check_labels(platform: PlatformConnection) -> ControlCheckResult:
