@@ -13,6 +13,7 @@ _ID = re.compile(r"aw-([0-9a-f]{11})[0-9a-f]{13}")
 
 class RequestRecord(Record, array_like=True, forbid_unknown_fields=False):
     """`at` is the end, in seconds since the epoch. `model` was requested, `version` answered.
+    A request that was refused before its body was read has no model.
 
     `status`: ok, refused, limited, rejected, failed, cancelled or ended (`contract.metrics`). `cached_tokens` came from
     the engine's prefix cache. `cost_usd` is None if the model has no price; `saved_usd` is the cost avoided by an

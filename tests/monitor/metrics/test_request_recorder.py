@@ -20,7 +20,7 @@ def test_a_label_that_finds_the_disk_full_costs_the_exposition_and_not_the_usage
     page = Exposition(folder=home.counters)
     assert page._file is not None
     whole, page._file._labels = page._file._labels, open("/dev/full", "ab", buffering=0)  # noqa: SIM115
-    one = RequestRecord(at=1.0, request_id="r", status="ok", tenant="t", key_id="k")
+    one = RequestRecord(at=1.0, request_id="r", status="ok", tenant="t", key_id="k", model="m")
     with closing(page), closing(Store(home.store_url)) as store, closing(WalWriter(store, home)) as wal:
         requests = RequestRecorder(wal, page)
         requests.add(one)

@@ -48,10 +48,11 @@ class RequestRecorder:
     def add(self, one: RequestRecord, content: TraceContent | None = None) -> None:
         """Record a request; durable against kill -9 after the WAL's flush. Raises StoreError AW-STO-06.
 
+        The metrics omit a request without a model: they count it as a refusal.
         `content` is used for traces only. If the disk is full, a new label set is not counted in the exposition, but
         the usage record is written: the WAL has a reserve."""
         bound = None
-        if not one.shadow:
+        if one.model and not one.shadow:
             key = one.workload, one.model, one.pool, one.tenant, one.status, one.http_status
             bound = self._bound.get(key)
             if bound is None:

@@ -14,6 +14,9 @@ import msgspec
 from msgspec.structs import replace
 
 from archwright.access.accounts import ReserveResult
+from archwright.access.api_keys import Principal
+from archwright.contract.metrics import LIMITED_STATUS
+from archwright.contract.served import RequestRecord
 from archwright.engines.http_request_parser import RequestHead
 from archwright.errors import ArchwrightError, EngineError, InternalError, boundary
 from archwright.http_client.client import EngineRefused
@@ -22,7 +25,7 @@ from archwright.monitor.metrics.exposition import OTHER_LABEL
 from archwright.serving.handlers.gateway_context import GatewayContext
 from archwright.serving.handlers.request_handler import HandlerContext, MeteredHandler, RequestHandler
 from archwright.serving.http.connection import HttpServer
-from archwright.serving.http.errors import ApiError, to_api_error
+from archwright.serving.http.errors import ApiError, CallersLimitReached, to_api_error
 from archwright.serving.http.http_request import Admitted, HttpRequest
 from archwright.serving.http.http_response import SHUTDOWN, HttpResponse, early_end_error
 from archwright.serving.process.config_reload import ConfigWatcher
@@ -77,11 +80,32 @@ class Dispatcher:
                 principal = admitted.principal
                 if principal is None or not principal.limited:
                     return admitted
-                self._gateway.accounting.count_request(principal)
+                self._count_request(principal, response)
                 return replace(admitted, counted=True)
         except ArchwrightError as error:
             self._send_error(response, error, head)
             return None
+
+    def _count_request(self, principal: Principal, response: HttpResponse) -> None:
+        """Count a request without a reservation. If a limit of its caller refuses it, record it without a model.
+
+        Raises ApiError 429 and 503, StoreError.
+        """
+        try:
+            self._gateway.accounting.count_request(principal)
+        except CallersLimitReached as error:
+            record = RequestRecord(
+                at=self._gateway.clock(),
+                request_id=response.id,
+                status=LIMITED_STATUS,
+                tenant=principal.tenant,
+                key_id=principal.key_id,
+                user=principal.user,
+                latency_s=response.now() - response.received_at,
+                http_status=error.status,
+            )
+            self._gateway.record_request(record, None)
+            raise
 
     def on_refused(self, head: RequestHead | None, status: int) -> None:
         """Count a request that no handler records, by the template of its route; without a head it was no HTTP."""
@@ -162,7 +186,7 @@ class Dispatcher:
                     return handler
                 except ApiError:
                     if match.route.permission == METERED_PERMISSION and not request.admitted.counted:
-                        self._gateway.accounting.count_request(request.principal)  # it gets no reservation
+                        self._count_request(request.principal, response)  # it gets no reservation
                     raise
         except ArchwrightError as error:
             self._send_error(response, error, request.head)
