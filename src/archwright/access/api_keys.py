@@ -17,6 +17,7 @@ from archwright import settings
 from archwright.access import tables
 from archwright.access.audit_checkpoints import check_newest_mark
 from archwright.access.key_cache import DAY_S, EPOCH_KEY, POLL_S, UNKNOWN_POLL_S, KeyCache
+from archwright.access.schema_version import check_schema_version
 from archwright.access.signed_rows import append_signed, check_rows, read_signer, sign_anew, sign_unsigned
 from archwright.access.tables import (
     NO_LIMITS,
@@ -262,7 +263,8 @@ def load_pepper(home: Home, store: Store) -> bytes:
 
     The store holds a check value of the pepper, because homes that share a database need the same one. Raises
     AccessError AW-ACC-01 if the file is damaged, AW-ACC-02 if it is missing or does not belong to the store's keys,
-    StoreError AW-STO-21 if the newest checkpoint contradicts the rows of keys."""
+    StoreError AW-STO-21 if the newest checkpoint contradicts the rows of keys, AW-STO-25 after a newer program."""
+    check_schema_version(store)
     pepper = _load_checked_pepper(home, store)
     if home.unsigned_rows.exists():
         sign_unsigned(store, pepper)
