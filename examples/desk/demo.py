@@ -9,8 +9,11 @@ succeeded.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -22,6 +25,7 @@ ARCHWRIGHT = [sys.executable, "-P", "-m", "archwright"]
 ANSWER_TOKENS = 60
 RATE_LINE = "requests_per_second: {mean: 0.1, peak: 0.3}"
 USE = 0.4
+PARENT_POLL_S = 0.5
 # Chosen by trial: the small model of the demo answers it well.
 QUESTION = "What is machine learning, in one sentence?"
 # The demo has no data sets whose place could be checked.
@@ -35,6 +39,19 @@ def run(*words: str, show: bool = True) -> str:
     if done.returncode != 0:
         raise SystemExit(f"archwright {words[0]} ended with status {done.returncode}")
     return done.stdout or ""
+
+
+def stop_with_parent() -> None:
+    """Exit, which takes the platform down, at SIGTERM and when the parent dies: kill -9 of make ends only make."""
+    parent = os.getppid()
+
+    def watch_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_POLL_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    threading.Thread(target=watch_parent, daemon=True).start()
 
 
 def choose_rate() -> float:
@@ -89,11 +106,12 @@ def ask(url: str, key: str) -> None:
 
 def main() -> int:
     began = time.perf_counter()
+    stop_with_parent()
     OUTPUT.mkdir(exist_ok=True)
     plan = str(OUTPUT / "plan.json")
     run("plan", write_needs(choose_rate()), "--best-effort", "-o", plan)
-    started = json.loads(run("up", plan, "--detach", "--port", "0", "--json", show=False))
     try:
+        started = json.loads(run("up", plan, "--detach", "--port", "0", "--json", show=False))
         print(f"  running at {started['url']}/v1", flush=True)
         run("status")
         key = json.loads(run("key", "create", "--tenant", "demo", "--json", show=False))["key"]

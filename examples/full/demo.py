@@ -20,7 +20,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from examples.desk.demo import ARCHWRIGHT, OUTPUT, run
+from examples.desk.demo import ARCHWRIGHT, OUTPUT, run, stop_with_parent
 from examples.full import corpus
 
 HERE = Path(__file__).parent
@@ -147,8 +147,8 @@ def serve_and_change(model: str, classifiers: dict[str, str], folder: Path) -> N
     """Start with the plan's model; promote, ask, trace and roll back; use the classifiers by the same verbs."""
     plan = str(OUTPUT / "plan.json")
     run("plan", str(HERE / "needs.yaml"), "--best-effort", "-o", plan)
-    started = read_json("up", plan, "--detach", "--port", "0")
     try:
+        started = read_json("up", plan, "--detach", "--port", "0")
         url, key = started["url"], read_json("key", "create", "--tenant", TENANT)["key"]
         ask(url, key)
         run("models", "promote", model)
@@ -183,6 +183,7 @@ def samples(folder: Path, name: str) -> tuple[list[list[float]], list[str]]:
 
 def main() -> int:
     began = time.perf_counter()
+    stop_with_parent()
     OUTPUT.mkdir(exist_ok=True)
     folder = OUTPUT / "corpus"
     ingest_data(folder)
