@@ -46,6 +46,16 @@ def call(function, *arguments):
 def connect(family, address):
     with socket.socket(family) as client:
         client.connect(address)
+def send(address):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"x", address)
+def send_from_pair(address):
+    for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM):
+        with end:
+            end.sendto(b"x", address)
+def share_memory():
+    number = libc.shmget(0, 4096, 0o600)
+    call(libc.shmctl, number, 0, None)
 def own(config, home):
     path = home.engine_socket(config.socket)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -76,6 +86,12 @@ def attack(config, home, journal):
         "signal of ioctl": lambda: fcntl.ioctl(pair[0], 0x8901, victim.to_bytes(4, sys.byteorder)),
         "handle of process": lambda: os.pidfd_open(victim),
         "limit of process": lambda: resource.prlimit(victim, resource.RLIMIT_CPU),
+        "datagram": lambda: send(str(home.root.parent / "log.sock")),
+        "datagram of pair": lambda: send_from_pair(str(home.root.parent / "log.sock")),
+        "priority of process": lambda: os.setpriority(os.PRIO_PROCESS, victim, 19),
+        "processors of process": lambda: os.sched_setaffinity(victim, {min(os.sched_getaffinity(0))}),
+        "scheduler of process": lambda: os.sched_setscheduler(victim, os.SCHED_BATCH, os.sched_param(0)),
+        "shared memory": share_memory,
         "memory of process": lambda: open(f"/proc/{victim}/mem", "rb"),
         "namespace": lambda: when == "before" or call(libc.unshare, 0x10000000),
     }
@@ -83,6 +99,7 @@ def attack(config, home, journal):
         "read own model": lambda: home.model("a" * 64).read_bytes(),
         "listen on own socket": lambda: own(config, home),
         "signal itself": lambda: os.kill(os.getpid(), 0),
+        "choose own processors": lambda: os.sched_setaffinity(0, os.sched_getaffinity(0)),
         "late import": lambda: __import__("wave"),
     }
     results = {}
@@ -131,6 +148,8 @@ def run_attack(home: Home, when: str) -> dict[str, bool]:
         service = stack.enter_context(socket.socket(socket.AF_UNIX))
         service.bind(str(home.root.parent / "service.sock"))
         service.listen()
+        log = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        log.bind(str(home.root.parent / "log.sock"))
         words = [when, str(home.root), str(file), str(server.getsockname()[1]), str(victim.pid)]
         environment = {**os.environ, "PYTHONPATH": str(home.root.parent / "library")}
         command = [sys.executable, "-c", PROGRAM, *words]
@@ -142,14 +161,14 @@ def run_attack(home: Home, when: str) -> dict[str, bool]:
 
 def test_without_limits_every_attack_succeeds(home: Home) -> None:
     results = run_attack(home, "before")
-    permitted = {"read own model", "listen on own socket", "signal itself", "late import"}
+    permitted = {"read own model", "listen on own socket", "signal itself", "choose own processors", "late import"}
     assert {name for name, refused in results.items() if refused} == permitted
 
 
 def test_an_engine_reaches_its_model_and_its_socket_and_nothing_else(home: Home) -> None:
     assert list_missing_controls() == ()
     results = run_attack(home, "after")
-    assert len(results) == 28
+    assert len(results) == 35
     assert [name for name, refused in results.items() if not refused] == []
     assert home.config("gateway").exists() and (home.folder("run") / "state.json").exists()
 

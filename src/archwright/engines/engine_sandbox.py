@@ -47,6 +47,11 @@ PROGRAM_FOLDERS = ("/bin", "/usr", "/etc", "/proc")
 STANDARD_ERROR = 2
 # No engine needs these: programs, other ways to a socket, other roots, modules and parts of the kernel.
 PROGRAM_CALLS = ("execve", "execveat")
+# Memory, queues and semaphores that processes of one user share by a number or a name.
+SHARING_CALLS = (
+    *("shmget", "shmat", "shmctl", "msgget", "msgsnd", "msgrcv", "msgctl"),
+    *("semget", "semop", "semctl", "semtimedop", "mq_open", "mq_unlink"),
+)
 # The mode of the life line keeps an engine from writing to it (operate/supervisor_process.py).
 MODE_CALLS = ("chmod", "fchmod", "fchmodat", "fchmodat2")
 KERNEL_CALLS = (
@@ -54,6 +59,11 @@ KERNEL_CALLS = (
     *("mount", "umount2", "move_mount", "open_tree", "fsopen", "pivot_root", "chroot", "setns", "unshare"),
     *("open_by_handle_at", "bpf", "perf_event_open", "userfaultfd", "add_key", "request_key", "keyctl"),
     *("init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "reboot", "swapon", "swapoff"),
+)
+# A stream sends nothing without a connection; a datagram names its receiver, such as the log of the machine.
+STREAM_TYPES = tuple(
+    int(socket.SOCK_STREAM) | flags
+    for flags in (0, os.O_CLOEXEC, os.O_NONBLOCK, os.O_CLOEXEC | os.O_NONBLOCK)  # SOCK_CLOEXEC and SOCK_NONBLOCK
 )
 NETWORK_FAMILIES = ("AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK")
 
@@ -150,10 +160,13 @@ def list_call_rules(*, starts_programs: bool, connects: bool) -> list[CallRule]:
     rules += [CallRule(name, False, 0, numbers) for name in ("socket", "socketpair")]
     if starts_programs:
         return rules
-    rules += [CallRule(name, True) for name in (*PROGRAM_CALLS, *MODE_CALLS)]
+    rules += [CallRule(name, True) for name in (*PROGRAM_CALLS, *MODE_CALLS, *SHARING_CALLS)]
     rules += own_process_rules()
-    if not connects and not ServiceNotifier().is_managed:
-        # Behind a socket of the machine may be a service that starts programs for this user, such as D-Bus. Under a
-        # service manager a thread asks the engine's own socket for its health.
+    # Under a service manager a thread asks the engine's own socket for its health, and sends datagrams to the manager.
+    is_managed = ServiceNotifier().is_managed
+    if not is_managed:
+        rules += [CallRule(name, False, 1, STREAM_TYPES) for name in ("socket", "socketpair")]
+    if not connects and not is_managed:
+        # Behind a socket of the machine may be a service that starts programs for this user, such as D-Bus.
         rules.append(CallRule("connect", True))
     return rules

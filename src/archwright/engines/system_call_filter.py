@@ -32,6 +32,7 @@ class CallRule(NamedTuple):
     """The decision on a system call: it is refused with EPERM, or permitted.
 
     With `values`, this holds if the low 32 bits of the argument at `position` are one of them; otherwise the opposite.
+    A call with several rules is permitted if all permit it. Only the last of them may be a refusal.
     """
 
     name: str
@@ -69,11 +70,28 @@ def build_call_filter(rules: Iterable[CallRule], machine: str, *, others_refused
     numbers = _read_numbers(machine)
     steps = [(LOAD, 0, 0, ARCHITECTURE_AT), (EQUAL, 1, 0, ARCHITECTURES[machine]), (RETURN, 0, 0, REFUSE)]
     steps += [(LOAD, 0, 0, NUMBER_AT), (AT_LEAST, 0, 1, X32_NUMBERS), (RETURN, 0, 0, REFUSE)]
-    for rule in rules:
-        if rule.name in numbers:  # a machine lacks some calls of others
-            decision = list(_build_decision(rule))
-            steps += [(EQUAL, 0, len(decision), numbers[rule.name]), *decision]
+    for name, rules_of_call in _group_by_name(rules).items():
+        if name in numbers:  # a machine lacks some calls of others
+            decision = _join_decisions(rules_of_call)
+            steps += [(EQUAL, 0, len(decision), numbers[name]), *decision]
     return [*steps, (RETURN, 0, 0, REFUSE if others_refused else PERMIT)]
+
+
+def _group_by_name(rules: Iterable[CallRule]) -> dict[str, list[CallRule]]:
+    groups: dict[str, list[CallRule]] = {}
+    for rule in rules:
+        groups.setdefault(rule.name, []).append(rule)
+    return groups
+
+
+def _join_decisions(rules: list[CallRule]) -> list[Instruction]:
+    """Return the instructions of the rules of one call, in their order: a permission goes on to the next rule."""
+    steps: list[Instruction] = []
+    for rule in rules:
+        if steps:
+            assert steps.pop() == (RETURN, 0, 0, PERMIT), "a refusal must be the last rule of its call"
+        steps += _build_decision(rule)
+    return steps
 
 
 def _build_decision(rule: CallRule) -> Iterator[Instruction]:
@@ -94,19 +112,23 @@ def _read_numbers(machine: str) -> dict[str, int]:
 
 
 def own_process_rules() -> tuple[CallRule, ...]:
-    """Return rules that refuse signals, limits and access to the memory of other processes.
+    """Return rules that refuse signals, limits, scheduling and access to the memory of other processes.
 
-    A descriptor can send a signal too: its owner (F_SETOWN) gets one when it is ready.
+    A descriptor can send a signal too: its owner (F_SETOWN) gets one when it is ready. Threads of this process cannot
+    be told from others by their number, so only the calling thread may choose its processors.
     """
     own = os.getpid()
     refused = (
         *("ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "tkill"),
         *("pidfd_open", "pidfd_getfd", "pidfd_send_signal"),
+        *("setpriority", "sched_setparam", "sched_setscheduler", "sched_setattr", "ioprio_set"),
+        *("migrate_pages", "move_pages"),
     )
     return (
         *(CallRule(name, True) for name in refused),
         *(CallRule(name, False, 0, (own,)) for name in ("kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")),
         CallRule("prlimit64", False, 0, (0, own)),
+        CallRule("sched_setaffinity", False, 0, (0, own)),
         CallRule("fcntl", True, 1, DESCRIPTOR_OWNER_COMMANDS),
         CallRule("ioctl", True, 1, DESCRIPTOR_OWNER_REQUESTS),
     )

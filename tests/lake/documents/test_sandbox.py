@@ -14,6 +14,10 @@ import ctypes, fcntl, os, resource, signal, socket, sys
 from archwright.lake.documents import sandbox
 parent = os.getppid()
 libc, pair = ctypes.CDLL(None, use_errno=True), socket.socketpair()
+receiver, sender = (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2))
+receiver.bind("")
+address, scheduler = receiver.getsockname(), os.sched_getscheduler(parent)
+processors, nice = os.sched_getaffinity(parent), os.getpriority(os.PRIO_PROCESS, parent)
 TGKILL = {"x86_64": 234, "aarch64": 131}[os.uname().machine]
 def call(function, *arguments):
     if function(*arguments) < 0:
@@ -29,6 +33,11 @@ acts = {
     "owner by ioctl": lambda: fcntl.ioctl(pair[0], 0x8901, parent.to_bytes(4, sys.byteorder)),
     "signal of a thread": lambda: call(libc.syscall, TGKILL, parent, parent, 0),
     "handle of a process": lambda: os.pidfd_open(parent),
+    "datagram": lambda: sender.sendto(b"x", address),
+    "message with an address": lambda: sender.sendmsg([b"x"], [], 0, address),
+    "priority": lambda: os.setpriority(os.PRIO_PROCESS, parent, nice),
+    "processors": lambda: os.sched_setaffinity(parent, processors),
+    "scheduler": lambda: os.sched_setscheduler(parent, scheduler, os.sched_param(0)),
     "process control": lambda: call(libc.prctl, 3, 0, 0, 0, 0),
     "timer": lambda: call(libc.timer_create, 0, None, ctypes.byref(ctypes.c_void_p())),
 }

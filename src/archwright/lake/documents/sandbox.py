@@ -2,8 +2,9 @@
 
 Linux: rlimits bound the address space and forbid writing files. An empty network namespace replaces the network. A
 seccomp filter (x86-64, ARM64) permits only system calls on memory and on open descriptors, so the process opens no
-file, socket or program and sends no signal. If the kernel refuses the namespace, as in many containers, the filter
-still holds. Other systems: only the rlimits and an audit hook of Python hold; a hook does not stop native code.
+file, socket or program, sends no signal, and writes only to the other end of its socket. If the kernel refuses the
+namespace, as in many containers, the filter still holds. Other systems: only the rlimits and an audit hook of Python
+hold; a hook does not stop native code.
 `enter_sandbox` returns the names of what holds.
 """
 
@@ -20,10 +21,12 @@ PERMITTED_CALLS = (
     *("read", "write", "readv", "writev", "pread64", "lseek", "fstat", "newfstatat", "close"),
     *("mmap", "munmap", "mprotect", "mremap", "brk", "madvise", "futex"),
     *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "exit", "exit_group", "restart_syscall"),
-    *("sendmsg", "sendto", "recvmsg", "recvfrom", "poll", "ppoll"),
+    *("sendto", "recvmsg", "recvfrom", "poll", "ppoll"),
     *("clock_gettime", "clock_nanosleep", "gettimeofday", "getrandom"),
     *("sched_yield", "sched_getaffinity", "getrusage", "sysinfo", "getpid", "gettid"),
 )
+# The length of an address: a message goes to the other end of its socket only.
+ADDRESS_LENGTH_AT = 5
 # Events of Python's audit hook that the parser never needs.
 REFUSED_EVENTS = ("socket.", "subprocess.", "os.", "open")
 
@@ -42,7 +45,9 @@ def enter_sandbox() -> list[str]:
     filtered = has_call_filters()
     if filtered:
         gain_no_privileges()
-        install_call_filter((CallRule(name, False) for name in PERMITTED_CALLS), others_refused=True)
+        rules = [CallRule(name, False) for name in PERMITTED_CALLS]
+        rules.append(CallRule("sendto", False, ADDRESS_LENGTH_AT, (0,)))
+        install_call_filter(rules, others_refused=True)
     sys.addaudithook(_refuse_event)  # not before: the filter is built from a file
     names = {"audit hook": True, "network namespace": isolated, "seccomp": filtered}
     return [name for name, holds in names.items() if holds]
