@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 CODE = re.compile(r"AW-[A-Z]+-\d\d")
 # Parameters whose name says what they hold; `message` first.
-MESSAGE_NAMES = ("message", "what", "reason", "problem", "text", "hint", "why", "kind")
+MESSAGE_NAMES = ("message", "what", "reason", "problem", "text", "hint", "why", "kind", "noun")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -72,7 +72,7 @@ def _find_raise_sites(module: ast.Module) -> Iterator[tuple[str, ErrorText]]:
                 sites.append((value, call, function))
     for code, call, function in sites:
         text = _read_call(call, function)
-        parameters = [argument.arg for argument in function.args.args if argument.arg != "self"] if function else []
+        parameters = _list_parameters(function)
         texts = {name for name in parameters if name in MESSAGE_NAMES}
         if function is None or not any(f"{{{name}}}" in text.message + text.hint for name in texts):
             yield code, text
@@ -88,6 +88,14 @@ def _find_raise_sites(module: ast.Module) -> Iterator[tuple[str, ErrorText]]:
                 if value:
                     message, hint = message.replace(f"{{{name}}}", value), hint.replace(f"{{{name}}}", value)
             yield code, ErrorText(message, hint)
+
+
+def _list_parameters(function: Function | None) -> list[str]:
+    """Return the parameters that a caller states, those by position first."""
+    if function is None:
+        return []
+    arguments = (*function.args.args, *function.args.kwonlyargs)
+    return [argument.arg for argument in arguments if argument.arg != "self"]
 
 
 def _find_calls(node: ast.AST, function: Function | None) -> Iterator[tuple[ast.Call, Function | None]]:

@@ -1,1 +1,4 @@
-"""needs.yaml to Needs: bytes -> tree with lines -> types -> rules. Errors name file, line and field."""
+"""needs.yaml to Needs: bytes -> tree with lines -> types -> rules.
+
+Errors name file, line and field.
+"""

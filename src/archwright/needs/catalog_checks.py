@@ -1,6 +1,7 @@
-"""Checks of names that must be in the catalog: places, providers, accelerators, models, regulations.
+"""Checks of names that must be in the catalog, such as places, models and regulations.
 
-`text_checks` refuses names that are too long and lists that are too large, so they are not looked up here.
+`text_checks` refuses names that are too long and lists that are too large, so they are not looked
+up here.
 """
 
 import re
@@ -20,127 +21,270 @@ _MACHINE_PATTERN = re.compile(r"[1-9][0-9]{0,3}\s*[xX×]\s*(\S.*)", re.ASCII)
 _MODELS_HINT = "use the name of a model in the catalog"
 
 
-def _unknown_name(path: str, what: str, name: str, known: Collection[str], hint: str) -> NeedsProblem:
-    message = f"the catalog has no {what} {quote_value(name)}"
-    return NeedsProblem(NeedsCode.UNKNOWN_FACT, path, message, hint, partial(nearest_spellings, name, known))
+def _unknown_name(
+    path: str,
+    name: str,
+    known_names: Collection[str],
+    *,
+    noun: str,
+    hint: str,
+) -> NeedsProblem:
+    message = f"the catalog has no {noun} {quote_value(name)}"
+    suggest = partial(nearest_spellings, name, known_names)
+    return NeedsProblem(NeedsCode.UNKNOWN_FACT, path, message, hint=hint, suggest=suggest)
 
 
 def _first_unknown(
-    path: str, what: str, names: Iterable[str], known: Collection[str], hint: str
+    path: str,
+    names: Iterable[str],
+    known_names: Collection[str],
+    *,
+    noun: str,
+    hint: str,
 ) -> Iterator[NeedsProblem]:
     """Yield the first unknown name of a list or mapping; later ones are never reported."""
     for index, name in enumerate(names):
-        if name not in known:
-            place = f"{path}.{name}" if isinstance(names, Mapping) else f"{path}[{index}]"
-            yield _unknown_name(place, what, name, known, hint)
+        if name not in known_names:
+            step = f".{name}" if isinstance(names, Mapping) else f"[{index}]"
+            yield _unknown_name(path + step, name, known_names, noun=noun, hint=hint)
             return
 
 
 def check_places(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
-    """Check residency, pinned regions and traffic: a country, a group of countries or a provider's region."""
-    known = catalog.places | country_names().keys()
+    """Check residency, pinned regions and traffic: a country, a group of countries or a region."""
+    known_places = catalog.places | country_names().keys()
     hint = "write an ISO country code, EEA, US, APAC, any, or a provider's region"
+    for path, names in _list_places(needs):
+        yield from _first_unknown(path, names, known_places, noun="place", hint=hint)
+
+
+def _list_places(needs: Needs) -> Iterator[tuple[str, Iterable[str]]]:
+    """Yield the path and the names of every field that holds places."""
     for index, data in enumerate(needs.data):
-        yield from _first_unknown(f"data[{index}].residency", "place", data.residency, known, hint)
-    yield from _first_unknown("placement.regions", "place", needs.placement.regions or (), known, hint)
+        yield f"data[{index}].residency", data.residency
+    yield "placement.regions", needs.placement.regions or ()
     for index, workload in enumerate(needs.workloads):
-        yield from _first_unknown(f"workloads[{index}].traffic.regions", "place", workload.regions, known, hint)
+        yield f"workloads[{index}].traffic.regions", workload.regions
 
 
 def check_country_codes(needs: Needs, _catalog: Catalog) -> Iterator[NeedsProblem]:
-    """Check country codes by ISO 3166-1: a country is valid even if the catalog has no prices for it."""
-    named = {"organisation.country": needs.organisation.country}
-    if needs.placement.site is not None:
-        named["placement.site.country"] = needs.placement.site.country
-    named.update({f"placement.sites.{name}.country": site.country for name, site in needs.placement.sites.items()})
-    for group, site in needs.sites.items():
-        named.update({f"sites.{group}.countries[{index}]": code for index, code in enumerate(site.countries)})
-    for path, code in named.items():
+    """Check country codes by ISO 3166-1: a country is valid even without prices in the catalog."""
+    for path, code in _list_country_codes(needs):
         if code not in country_names():
-            message, hint = f"{quote_value(code)} is not a country code", "write the two capital letters of ISO 3166-1"
-            yield NeedsProblem(NeedsCode.UNKNOWN_FACT, path, message, hint, partial(nearest_countries, code))
+            message = f"{quote_value(code)} is not a country code"
+            hint = "write the two capital letters of ISO 3166-1"
+            suggest = partial(nearest_countries, code)
+            yield NeedsProblem(NeedsCode.UNKNOWN_FACT, path, message, hint=hint, suggest=suggest)
+
+
+def _list_country_codes(needs: Needs) -> Iterator[tuple[str, str]]:
+    """Yield the path and the value of every field that holds a country code."""
+    yield "organisation.country", needs.organisation.country
+
+    placement = needs.placement
+    if placement.site is not None:
+        yield "placement.site.country", placement.site.country
+    for name, own_site in placement.sites.items():
+        yield f"placement.sites.{name}.country", own_site.country
+
+    for group, sites in needs.sites.items():
+        for index, code in enumerate(sites.countries):
+            yield f"sites.{group}.countries[{index}]", code
 
 
 def check_providers_regulations_currency(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
-    hint = f"use one of: {textwrap.shorten(', '.join(sorted(catalog.providers)), 280, placeholder=' ...')}"
-    yield from _first_unknown("placement.clouds", "provider", needs.placement.clouds or (), catalog.providers, hint)
-    known = catalog.regulations.keys()
-    hint = f"use one of: {', '.join(sorted(known))}"
-    yield from _first_unknown("regulations", "regulation", needs.regulations, known, hint)
+    providers = catalog.providers
+    shown_providers = textwrap.shorten(", ".join(sorted(providers)), 280, placeholder=" ...")
+    yield from _first_unknown(
+        "placement.clouds",
+        needs.placement.clouds or (),
+        providers,
+        noun="provider",
+        hint=f"use one of: {shown_providers}",
+    )
+
+    regulations = catalog.regulations.keys()
+    yield from _first_unknown(
+        "regulations",
+        needs.regulations,
+        regulations,
+        noun="regulation",
+        hint=f"use one of: {', '.join(sorted(regulations))}",
+    )
+
     currency = needs.budget.currency
     if currency not in catalog.currencies:
-        hint = "write the three letters of ISO 4217; the catalog must have its exchange rate"
-        yield _unknown_name("budget.currency", "currency", currency, catalog.currencies, hint)
+        yield _unknown_name(
+            "budget.currency",
+            currency,
+            catalog.currencies,
+            noun="currency",
+            hint="write the three letters of ISO 4217; the catalog must have its exchange rate",
+        )
 
 
 def check_languages(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
     """Check languages by ISO 639-1; a language's name suggests its code."""
-    held = {f"workloads[{index}]": one.languages for index, one in enumerate(needs.workloads)}
-    held |= {f"data[{index}]": one.languages for index, one in enumerate(needs.data)}
-    for path, languages in held.items():
-        for index, code in enumerate(languages):
-            if code not in catalog.languages:
-                message, hint = (
-                    f"{quote_value(code)} is not a language code",
-                    "write the two small letters of ISO 639-1",
-                )
-                suggest = partial(_nearest_languages, code, catalog)
-                yield NeedsProblem(NeedsCode.UNKNOWN_FACT, f"{path}.languages[{index}]", message, hint, suggest)
-                break
+    for index, workload in enumerate(needs.workloads):
+        path = f"workloads[{index}].languages"
+        yield from _first_unknown_language(path, workload.languages, catalog)
+    for index, data in enumerate(needs.data):
+        path = f"data[{index}].languages"
+        yield from _first_unknown_language(path, data.languages, catalog)
+
+
+def _first_unknown_language(
+    path: str,
+    codes: Iterable[str],
+    catalog: Catalog,
+) -> Iterator[NeedsProblem]:
+    for index, code in enumerate(codes):
+        if code not in catalog.languages:
+            yield NeedsProblem(
+                NeedsCode.UNKNOWN_FACT,
+                f"{path}[{index}]",
+                f"{quote_value(code)} is not a language code",
+                hint="write the two small letters of ISO 639-1",
+                suggest=partial(_nearest_languages, code, catalog),
+            )
+            return
 
 
 def _nearest_languages(word: str, catalog: Catalog) -> tuple[str, ...]:
-    """Return the codes that `word` may mean: by name (german, Deutsch), by its first part (de-DE), else by spelling."""
-    names = {name: code for code, row in catalog.languages.items() for name in (row.name, row.own_name) if name}
-    folded, first = word.casefold(), word[:2].casefold()
-    exact = tuple(code for name, code in names.items() if name.casefold() == folded)
-    if exact or (first in catalog.languages and not word[2:3].isalnum()):
-        return exact[:1] or (first,)
-    return tuple(dict.fromkeys(names[name] for name in nearest_spellings(word, names)))
+    """Return the codes that `word` may mean.
+
+    A name comes first (german, Deutsch), then the first part of a tag (de-DE), then the spelling.
+    """
+    codes_by_name: dict[str, str] = {}
+    for code, row in catalog.languages.items():
+        for name in (row.name, row.own_name):
+            if name:
+                codes_by_name[name] = code
+
+    for name, code in codes_by_name.items():
+        if name.casefold() == word.casefold():
+            return (code,)
+
+    first_part = word[:2].casefold()
+    if first_part in catalog.languages and not word[2:3].isalnum():
+        return (first_part,)
+
+    similar_names = nearest_spellings(word, codes_by_name)
+    similar_codes = dict.fromkeys(codes_by_name[name] for name in similar_names)
+    return tuple(similar_codes)
 
 
 def check_models(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
-    """Check models, and bases that are not workloads; stop at the first unknown, since look-ups are slow."""
-    workloads = {workload.name for workload in needs.workloads}
-    hosted = {model.id for model in catalog.hosted}
+    """Check models, and bases that are not workloads.
+
+    It stops at the first unknown name, since look-ups are slow.
+    """
+    workload_names = {workload.name for workload in needs.workloads}
+    bases = workload_names | catalog.models.keys()
     for index, workload in enumerate(needs.workloads[:MAX_ITEMS]):
-        path, model, base = f"workloads[{index}]", workload.model, workload.base
-        own = catalog.specialist_models(workload.kind).keys()
-        known = own or hosted | catalog.models.keys()
-        if model is not None and model not in known and (own or not _is_known(model, catalog.models, catalog.model)):
-            yield _unknown_name(f"{path}.model", "model", model, known, _MODELS_HINT)
+        model = workload.model
+        if model is not None and not _is_known_model(model, workload.kind, catalog):
+            path = f"workloads[{index}].model"
+            known_names = _list_models(workload.kind, catalog)
+            yield _unknown_name(path, model, known_names, noun="model", hint=_MODELS_HINT)
             return
-        if base is not None and base not in workloads and not _is_known(base, catalog.models, catalog.model):
-            message = f"{quote_value(base)} is neither a workload of this file nor a model in the catalog"
-            suggest = partial(nearest_spellings, base, workloads | catalog.models.keys())
-            yield NeedsProblem(NeedsCode.UNKNOWN_FACT, f"{path}.base", message, _MODELS_HINT, suggest)
+
+        base = workload.base
+        if base is None or base in workload_names:
+            continue
+        if not _is_known(base, catalog.models, catalog.model):
+            name = quote_value(base)
+            yield NeedsProblem(
+                NeedsCode.UNKNOWN_FACT,
+                f"workloads[{index}].base",
+                f"{name} is neither a workload of this file nor a model in the catalog",
+                hint=_MODELS_HINT,
+                suggest=partial(nearest_spellings, base, bases),
+            )
             return
+
+
+def _is_known_model(model: str, kind: str, catalog: Catalog) -> bool:
+    specialists = catalog.specialist_models(kind)
+    if specialists:
+        return model in specialists
+    is_hosted = any(hosted.id == model for hosted in catalog.hosted)
+    return is_hosted or _is_known(model, catalog.models, catalog.model)
+
+
+def _list_models(kind: str, catalog: Catalog) -> set[str]:
+    """Return the models that a workload of this kind may name."""
+    names = set(catalog.specialist_models(kind))
+    if not names:
+        names.update(catalog.models)
+        names.update(model.id for model in catalog.hosted)
+    return names
 
 
 def check_benchmarks(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
-    usual = sorted(row.id for row in catalog.benchmark_table.values() if row.estimated == "yes" and row.unit == "share")
-    known, hint = catalog.benchmarks, f"use a benchmark such as {', '.join(usual)}"
+    examples: list[str] = []
+    for row in catalog.benchmark_table.values():
+        if row.estimated == "yes" and row.unit == "share":
+            examples.append(row.id)
+    hint = f"use a benchmark such as {', '.join(sorted(examples))}"
     for index, workload in enumerate(needs.workloads):
-        yield from _first_unknown(f"workloads[{index}].quality", "benchmark", workload.quality, known, hint)
+        yield from _first_unknown(
+            f"workloads[{index}].quality",
+            workload.quality,
+            catalog.benchmarks,
+            noun="benchmark",
+            hint=hint,
+        )
 
 
 def check_machines(needs: Needs, catalog: Catalog) -> Iterator[NeedsProblem]:
     # Every accelerator, and the names of their families.
-    names = {name for row in catalog.accelerators for name in (row, row.partition("-")[0])}
-    for index, name in enumerate((needs.placement.accelerators or ())[:MAX_MACHINES]):
+    names = set(catalog.accelerators)
+    for accelerator in catalog.accelerators:
+        family = accelerator.partition("-")[0]
+        names.add(family)
+
+    yield from _check_accelerators(needs, names, catalog)
+    yield from _check_owned_machines(needs, names, catalog)
+
+
+def _check_accelerators(
+    needs: Needs,
+    names: Collection[str],
+    catalog: Catalog,
+) -> Iterator[NeedsProblem]:
+    """Yield the first unknown accelerator that the placement allows."""
+    hint = "use an accelerator of the catalog, or its family"
+    accelerators = needs.placement.accelerators or ()
+    for index, name in enumerate(accelerators[:MAX_MACHINES]):
         if not _is_known(name, catalog.accelerators, catalog.accelerator):
-            path, hint = f"placement.accelerators[{index}]", "use an accelerator of the catalog, or its family"
-            yield _unknown_name(path, "accelerator", name, names, hint)
-            break
+            path = f"placement.accelerators[{index}]"
+            yield _unknown_name(path, name, names, noun="accelerator", hint=hint)
+            return
+
+
+def _check_owned_machines(
+    needs: Needs,
+    names: Collection[str],
+    catalog: Catalog,
+) -> Iterator[NeedsProblem]:
+    """Yield the first owned machine without the form `8x NAME`, or with an unknown accelerator."""
     for index, owned in enumerate(needs.placement.owned[:MAX_MACHINES]):
-        path, match = f"placement.owned[{index}].machine", _MACHINE_PATTERN.fullmatch(owned.machine)
+        path = f"placement.owned[{index}].machine"
+        match = _MACHINE_PATTERN.fullmatch(owned.machine)
         if match is None:
-            hint = "write number and name of the accelerators, as in `8x NAME`; `count` is the number of machines"
-            yield NeedsProblem(NeedsCode.MALFORMED, path, f"{quote_value(owned.machine)} is not a machine", hint)
-            break
+            form = "write number and name of the accelerators, as in `8x NAME`"
+            yield NeedsProblem(
+                NeedsCode.MALFORMED,
+                path,
+                f"{quote_value(owned.machine)} is not a machine",
+                hint=form + "; `count` is the number of machines",
+            )
+            return
         if not _is_known(match[1], catalog.accelerators, catalog.accelerator):
-            yield _unknown_name(path, "accelerator", match[1], names, "write it as in `8x NAME`")
-            break
+            hint = "write it as in `8x NAME`"
+            yield _unknown_name(path, match[1], names, noun="accelerator", hint=hint)
+            return
 
 
 def _is_known(name: str, ids: Collection[str], look_up: Callable[[str], object]) -> bool:

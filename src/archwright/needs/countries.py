@@ -11,16 +11,24 @@ from archwright.needs.needs_problem import nearest_spellings
 @cache
 def country_names() -> Mapping[str, str]:
     """Map alpha-2 codes to English names."""
-    text = (resources.files("archwright.needs") / "countries.tsv").read_text(encoding="utf-8")
-    rows = (line.split("\t") for line in text.splitlines() if line and not line.startswith("#"))
-    return {code: name for code, name in rows}
+    table = resources.files("archwright.needs") / "countries.tsv"
+    names: dict[str, str] = {}
+    for line in table.read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            code, name = line.split("\t")
+            names[code] = name
+    return names
 
 
 def nearest_countries(word: str) -> tuple[str, ...]:
-    """Return the codes that `word` may mean: by name (Germany, UK) first, else by spelling (DEU, no)."""
-    if re.fullmatch(r"[\w ]{2,40}", word) and word.upper() not in country_names():
-        pattern = re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE)
-        named = tuple(code for code, name in country_names().items() if pattern.search(name))
-        if named:
-            return named[:3]
-    return nearest_spellings(word, country_names())
+    """Return the codes that `word` may mean.
+
+    A name comes first (Germany, UK), then the spelling of a code (DEU, no).
+    """
+    names = country_names()
+    if re.fullmatch(r"[\w ]{2,40}", word) and word.upper() not in names:
+        whole_word = re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE)
+        codes = [code for code, name in names.items() if whole_word.search(name)]
+        if codes:
+            return tuple(codes[:3])
+    return nearest_spellings(word, names)

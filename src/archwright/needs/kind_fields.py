@@ -1,12 +1,12 @@
 """Fields that a workload of each kind must have and may have; any other field is an error."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
 from archwright.contract.needs import Modality, Needs, Traffic, Workload
 from archwright.contract.record import Record
-from archwright.needs.needs_problem import NeedsCode, NeedsProblem
+from archwright.needs.needs_problem import NeedsCode, NeedsProblem, last_field_name
 from archwright.specfile import join_path, read_packaged_yaml
 
 _ALWAYS = ("name", "kind", "data")
@@ -20,9 +20,10 @@ _BESIDE: Mapping[str, tuple[str, ...]] = {
 
 
 class KindFields(Record):
-    """Required fields of the workload (`needs`) and its traffic (`traffic`); all others are optional.
+    """Required fields of the workload (`needs`) and its traffic (`traffic`).
 
-    `load`: the fields of the traffic of which exactly one states the load. `modalities`: what a request may hold.
+    All others are optional. `load`: the fields of the traffic of which exactly one states the load.
+    `modalities`: what a request may hold.
     """
 
     kinds: tuple[str, ...]
@@ -45,76 +46,174 @@ class KindFields(Record):
 
 @cache
 def fields_by_kind() -> Mapping[str, KindFields]:
-    rows = read_packaged_yaml(Path(__file__).parent / "kind_fields.yaml", list[KindFields])
-    return {kind: row for row in rows for kind in row.kinds}
+    path = Path(__file__).parent / "kind_fields.yaml"
+    fields: dict[str, KindFields] = {}
+    for row in read_packaged_yaml(path, list[KindFields]):
+        fields.update(dict.fromkeys(row.kinds, row))
+    return fields
 
 
 def check_kind_fields(needs: Needs, lines: Mapping[str, int]) -> Iterator[NeedsProblem]:
     for index, workload in enumerate(needs.workloads):
-        path, fields = f"workloads[{index}]", fields_by_kind()[workload.kind]
-        yield from _surplus_fields(workload, path, fields.of_workload, workload.kind, lines)
-        yield from _missing_fields(workload, path, fields.needs, workload.kind)
-        yield from _check_modalities(workload, path, fields.modalities)
-        if "slo" in fields.of_workload:
-            yield from _surplus_fields(workload.slo, join_path(path, "slo"), fields.slo, workload.kind, lines)
-        if workload.traffic is not None and "traffic" in fields.of_workload:
-            path = join_path(path, "traffic")
-            yield from _surplus_fields(workload.traffic, path, fields.of_traffic, workload.kind, lines)
-            yield from _missing_fields(workload.traffic, path, fields.traffic, workload.kind)
-            yield from _check_load(workload.traffic, path, workload.kind)
+        path = f"workloads[{index}]"
+        checker = _KindChecker(workload.kind, lines)
+        yield from checker.check_workload(workload, path)
 
 
-def _surplus_fields(
-    record: Record, path: str, allowed: Iterable[str], kind: str, lines: Mapping[str, int]
-) -> Iterator[NeedsProblem]:
-    """Yield fields that the file sets and the kind does not have; an explicit null sets nothing."""
-    known = list(allowed)
-    for name in record.__struct_fields__:
-        field = join_path(path, name)
-        if field in lines and name not in known and getattr(record, name) is not None:
-            rows = fields_by_kind().items()
-            others = [one for one, row in rows if name in (*row.of_traffic, *row.of_workload, *row.slo)]
-            takes = f"takes: {', '.join(known)}" if known else f"takes no {path.rpartition('.')[2]}"
-            hint = f"delete it; a workload of kind {kind} {takes}; {name} is for {', '.join(others)}"
-            yield NeedsProblem(NeedsCode.WRONG_FOR_KIND, field, f"kind {kind} has no field {name}", hint)
+class _KindChecker:
+    """Checks the fields of workloads of one kind; `lines` has the fields that the file sets."""
 
+    def __init__(self, kind: str, lines: Mapping[str, int]) -> None:
+        self._kind = kind
+        self._lines = lines
+        self._fields = fields_by_kind()[kind]
 
-def _missing_fields(record: Record, path: str, required: Iterable[str], kind: str) -> Iterator[NeedsProblem]:
-    for name in required:
-        if getattr(record, name) is None:
-            hint = f"add it: a workload of kind {kind} needs {', '.join(required)}"
-            message = f"the field {name} is missing"
-            yield NeedsProblem(NeedsCode.MISSING_FIELD, join_path(path, name), message, hint, missing=True)
+    def check_workload(self, workload: Workload, path: str) -> Iterator[NeedsProblem]:
+        allowed = self._fields.of_workload
+        yield from self._list_surplus(workload, path, allowed)
+        yield from self._list_missing(workload, path, self._fields.needs)
+        yield from self._check_modalities(workload, path)
+        if "slo" in allowed:
+            yield from self._list_surplus(workload.slo, join_path(path, "slo"), self._fields.slo)
+        if workload.traffic is not None and "traffic" in allowed:
+            yield from self._check_traffic(workload.traffic, join_path(path, "traffic"))
 
+    def _check_traffic(self, traffic: Traffic, path: str) -> Iterator[NeedsProblem]:
+        yield from self._list_surplus(traffic, path, self._fields.of_traffic)
+        yield from self._list_missing(traffic, path, self._fields.traffic)
+        yield from self._check_load(traffic, path)
+        yield from _check_companions(traffic, path)
 
-def _check_modalities(workload: Workload, path: str, known: tuple[Modality, ...]) -> Iterator[NeedsProblem]:
-    for index, one in enumerate(workload.modalities if known else ()):
-        if one not in known:
-            message = f"a workload of kind {workload.kind} holds no {one}"
-            kinds = (kind for kind, row in fields_by_kind().items() if one in row.modalities)
-            hint = f"add a workload of kind {' or '.join(kinds)}"
-            yield NeedsProblem(NeedsCode.WRONG_FOR_KIND, f"{path}.modalities[{index}]", message, hint)
+    def _list_surplus(
+        self,
+        record: Record,
+        path: str,
+        allowed: Collection[str],
+    ) -> Iterator[NeedsProblem]:
+        """Yield fields that the file sets and the kind does not have.
+
+        An explicit null sets nothing.
+        """
+        for name in record.__struct_fields__:
+            field_path = join_path(path, name)
+            if name in allowed or field_path not in self._lines:
+                continue
+            if getattr(record, name) is not None:
+                yield self._wrong_for_kind(field_path, name, allowed)
+
+    def _wrong_for_kind(self, path: str, name: str, allowed: Collection[str]) -> NeedsProblem:
+        parent_path = path.removesuffix(f".{name}")
+        takes = f"takes no {last_field_name(parent_path)}"
+        if allowed:
+            takes = f"takes: {', '.join(allowed)}"
+        kinds = ", ".join(_list_kinds_with(name))
+        return NeedsProblem(
+            NeedsCode.WRONG_FOR_KIND,
+            path,
+            f"kind {self._kind} has no field {name}",
+            hint=f"delete it; a workload of kind {self._kind} {takes}; {name} is for {kinds}",
+        )
+
+    def _list_missing(
+        self,
+        record: Record,
+        path: str,
+        required: Iterable[str],
+    ) -> Iterator[NeedsProblem]:
+        for name in required:
+            if getattr(record, name) is None:
+                yield NeedsProblem(
+                    NeedsCode.MISSING_FIELD,
+                    join_path(path, name),
+                    f"the field {name} is missing",
+                    hint=f"add it: a workload of kind {self._kind} needs {', '.join(required)}",
+                    missing=True,
+                )
+
+    def _check_modalities(self, workload: Workload, path: str) -> Iterator[NeedsProblem]:
+        allowed = self._fields.modalities
+        if not allowed:
             return
+        for index, modality in enumerate(workload.modalities):
+            if modality not in allowed:
+                kinds = " or ".join(_list_kinds_holding(modality))
+                yield NeedsProblem(
+                    NeedsCode.WRONG_FOR_KIND,
+                    f"{path}.modalities[{index}]",
+                    f"a workload of kind {self._kind} holds no {modality}",
+                    hint=f"add a workload of kind {kinds}",
+                )
+                return
+
+    def _check_load(self, traffic: Traffic, path: str) -> Iterator[NeedsProblem]:
+        """Check that exactly one field states the load.
+
+        An embedding has online requests, a corpus that is embedded (again every `refresh`), or
+        both.
+        """
+        load_fields = self._fields.load
+        if not load_fields and self._kind == "embedding":
+            load_fields = ("requests_per_second", "users")
+        stated_fields = [name for name in load_fields if getattr(traffic, name) is not None]
+
+        if len(stated_fields) > 1:
+            first, second = stated_fields[:2]
+            message = f"{second} stands beside {first}, and both state the load"
+            yield NeedsProblem(
+                NeedsCode.CONTRADICTION,
+                join_path(path, second),
+                message,
+                hint="delete one of the two",
+            )
+        if load_fields and not stated_fields:
+            yield from self._check_missing_load(traffic, path, load_fields)
+        if "documents" in stated_fields:
+            yield from self._list_missing(traffic, path, ("refresh",))
+
+    def _check_missing_load(
+        self,
+        traffic: Traffic,
+        path: str,
+        load_fields: tuple[str, ...],
+    ) -> Iterator[NeedsProblem]:
+        """Yield a problem unless the load is a corpus that is embedded."""
+        if self._kind == "embedding":
+            if traffic.documents is not None:
+                return
+            load_fields = (*load_fields, "documents")
+        yield NeedsProblem(
+            NeedsCode.MISSING_FIELD,
+            join_path(path, load_fields[0]),
+            "the traffic states no load",
+            hint=f"add {' or '.join(load_fields)}",
+            missing=True,
+        )
 
 
-def _check_load(traffic: Traffic, path: str, kind: str) -> Iterator[NeedsProblem]:
-    """Check that one field states the load, and that no field stands without the field that it belongs to.
-
-    An embedding has online requests, a corpus that is embedded (again every `refresh`), or both.
-    """
-    load = fields_by_kind()[kind].load or (("requests_per_second", "users") if kind == "embedding" else ())
-    stated = [name for name in load if getattr(traffic, name) is not None]
-    if len(stated) > 1:
-        message = f"{stated[1]} stands beside {stated[0]}, and both state the load"
-        yield NeedsProblem(NeedsCode.CONTRADICTION, join_path(path, stated[1]), message, "delete one of the two")
-    corpus = kind == "embedding" and traffic.documents is not None
-    if load and not stated and not corpus:
-        every = (*load, "documents") if kind == "embedding" else load
-        message, hint = "the traffic states no load", f"add {' or '.join(every)}"
-        yield NeedsProblem(NeedsCode.MISSING_FIELD, join_path(path, every[0]), message, hint, missing=True)
-    if "documents" in stated:
-        yield from _missing_fields(traffic, path, ("refresh",), kind)
+def _check_companions(traffic: Traffic, path: str) -> Iterator[NeedsProblem]:
+    """Check that no field of the traffic stands without a field that it belongs to."""
     for name, owners in _BESIDE.items():
-        if getattr(traffic, name) is not None and all(getattr(traffic, owner) is None for owner in owners):
-            message, hint = f"{name} stands without {owners[0]}", f"add {owners[0]}, or delete {name}"
-            yield NeedsProblem(NeedsCode.CONTRADICTION, join_path(path, name), message, hint)
+        if getattr(traffic, name) is None:
+            continue
+        if all(getattr(traffic, owner) is None for owner in owners):
+            owner = owners[0]
+            yield NeedsProblem(
+                NeedsCode.CONTRADICTION,
+                join_path(path, name),
+                f"{name} stands without {owner}",
+                hint=f"add {owner}, or delete {name}",
+            )
+
+
+def _list_kinds_with(field: str) -> Iterator[str]:
+    """Yield the kinds of workload that have this field."""
+    for kind, row in fields_by_kind().items():
+        if field in row.of_traffic or field in row.of_workload or field in row.slo:
+            yield kind
+
+
+def _list_kinds_holding(modality: Modality) -> Iterator[str]:
+    """Yield the kinds of workload whose requests may hold this modality."""
+    for kind, row in fields_by_kind().items():
+        if modality in row.modalities:
+            yield kind

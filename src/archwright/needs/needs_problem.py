@@ -1,11 +1,12 @@
 """Problems of a needs file; only the first problem in file order becomes an error.
 
-A hostile file can have thousands of problems, so spellings are suggested (`suggest`) for the reported problem only.
+A hostile file can have thousands of problems, so spellings are suggested (`suggest`) for the
+reported problem only.
 """
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from archwright.errors import ErrorLocation, NeedsError
@@ -53,32 +54,49 @@ class NeedsProblem(NamedTuple):
     missing: bool = False
 
 
-def nearest_spellings(word: str, known: Collection[str]) -> tuple[str, ...]:
-    """Return up to three known spellings close to `word`, whatever case, spaces, dashes and underscores."""
+def nearest_spellings(word: str, known_words: Collection[str]) -> tuple[str, ...]:
+    """Return up to three known spellings close to `word`.
 
-    def fold(text: str) -> str:
-        return re.sub(r"[\s_.-]+", "", text).casefold()
+    Case, spaces, dashes and underscores make no difference.
+    """
+    spelling_by_folded: dict[str, str] = {}
+    for spelling in sorted(known_words):
+        spelling_by_folded.setdefault(_fold_spelling(spelling), spelling)
+    folded_word = _fold_spelling(word[:80])
+    close = difflib.get_close_matches(folded_word, list(spelling_by_folded), n=3, cutoff=0.6)
+    return tuple(spelling_by_folded[folded] for folded in close)
 
-    folded: dict[str, str] = {}
-    for name in sorted(known):
-        folded.setdefault(fold(name), name)
-    close = difflib.get_close_matches(fold(word[:80]), list(folded), n=3, cutoff=0.6)
-    return tuple(folded[name] for name in close)
+
+def _fold_spelling(text: str) -> str:
+    return re.sub(r"[\s_.-]+", "", text).casefold()
 
 
 def last_field_name(path: str) -> str:
     """Return the field's own name: the last part of its path without indices."""
-    return re.sub(r"(\[\d+\])+$", "", path).rpartition(".")[2] or "the file"
+    without_index = re.sub(r"(\[\d+\])+$", "", path)
+    return without_index.rpartition(".")[2] or "the file"
 
 
 def to_error(problem: NeedsProblem, tree: NeedsTree) -> NeedsError:
-    line = next((tree.lines[path] for path in enclosing_paths(problem.path) if path in tree.lines), None)
-    found = problem.suggest() if problem.suggest else ()
     hint = problem.hint
-    if found:
-        hint = f"did you mean {' or '.join(quote_value(name) for name in found)}? {hint}".rstrip()
+    nearest: tuple[str, ...] = ()
+    if problem.suggest is not None:
+        nearest = problem.suggest()
+    if nearest:
+        choices = " or ".join(map(quote_value, nearest))
+        hint = f"did you mean {choices}? {hint}".rstrip()
+
+    line = _find_nearest(problem.path, tree.lines)
     where = ErrorLocation(tree.file, line, problem.path or None)
-    return NeedsError(problem.code, problem.message, where=where, hint=hint, nearest=found)
+    return NeedsError(problem.code, problem.message, where=where, hint=hint, nearest=nearest)
+
+
+def _find_nearest(path: str, values: Mapping[str, int]) -> int | None:
+    """Return the value of a path, else of the nearest container around it that has a value."""
+    for enclosing_path in enclosing_paths(path):
+        if enclosing_path in values:
+            return values[enclosing_path]
+    return None
 
 
 def raise_first(problems: Iterable[NeedsProblem], tree: NeedsTree) -> None:
@@ -87,9 +105,9 @@ def raise_first(problems: Iterable[NeedsProblem], tree: NeedsTree) -> None:
 
     def position(problem: NeedsProblem) -> int:
         if problem.missing:
-            parent = problem.path.rpartition(".")[0]
-            return tree.ends.get(parent, len(order))
-        return next((order[path] for path in enclosing_paths(problem.path) if path in order), 0)
+            parent_path = problem.path.rpartition(".")[0]
+            return tree.ends.get(parent_path, len(order))
+        return _find_nearest(problem.path, order) or 0
 
     first = min(problems, key=position, default=None)
     if first is not None:

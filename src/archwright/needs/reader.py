@@ -17,14 +17,21 @@ from archwright.contract.needs import Needs, NeedsSource
 from archwright.errors import ErrorLocation, NeedsError
 from archwright.needs import catalog_checks, kind_fields, number_checks, text_checks
 from archwright.needs.derivation import check_loads, derive_needs
-from archwright.needs.needs_problem import NeedsCode, NeedsProblem, NeedsTree, raise_first, to_error
+from archwright.needs.needs_problem import (
+    NeedsCode,
+    NeedsProblem,
+    NeedsTree,
+    raise_first,
+    to_error,
+)
 from archwright.needs.type_check import check_types
 from archwright.needs.yaml_tree import read_tree
 
 MAX_BYTES = 256 * 1024
 
 _BOM = b"\xef\xbb\xbf"
-# Characters that YAML forbids, and two separators that libyaml counts as line ends and editors do not.
+# Characters that YAML forbids, and two separators that libyaml counts as line ends and editors do
+# not.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _LINE_END = re.compile("\r\n|\r|\n")
 
@@ -56,11 +63,15 @@ def read_needs(path: Path, catalog: Catalog) -> tuple[Needs, NeedsSource]:
 
 
 def read_needs_bytes(path: Path) -> bytes:
-    """Read at most MAX_BYTES + 1 bytes. The type is checked first: a pipe blocks, a device may act."""
+    """Read at most MAX_BYTES + 1 bytes.
+
+    The type is checked first: a pipe blocks, a device may act.
+    """
     file = str(path)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         _require_regular(os.stat(path), file)
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, flags)
         with open(descriptor, "rb") as opened:
             status = os.fstat(descriptor)
             _require_regular(status, file)
@@ -69,14 +80,19 @@ def read_needs_bytes(path: Path) -> bytes:
             return opened.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a path"
-        hint = "check the path; `archwright init` writes a needs.yaml to start from"
-        message, where = f"the file cannot be read: {reason}", ErrorLocation(file)
-        raise NeedsError(NeedsCode.CANNOT_OPEN, message, where=where, hint=hint) from error
+        raise NeedsError(
+            NeedsCode.CANNOT_OPEN,
+            f"the file cannot be read: {reason}",
+            where=ErrorLocation(file),
+            hint="check the path; `archwright init` writes a needs.yaml to start from",
+        ) from error
 
 
 def parse_needs(data: bytes, file: str, catalog: Catalog) -> tuple[Needs, NeedsSource]:
     """Read needs from bytes; `file` is their name in errors and in the source."""
-    return check_tree(parse_tree(data, file), hashlib.sha256(data).hexdigest(), catalog)
+    tree = parse_tree(data, file)
+    digest = hashlib.sha256(data).hexdigest()
+    return check_tree(tree, digest, catalog)
 
 
 def parse_tree(data: bytes, file: str) -> NeedsTree:
@@ -87,19 +103,32 @@ def parse_tree(data: bytes, file: str) -> NeedsTree:
 
 
 def check_tree(tree: NeedsTree, digest: str, catalog: Catalog) -> tuple[Needs, NeedsSource]:
-    """Check types and rules of the tree and convert it to Needs with every load, language and role derived."""
+    """Check types and rules of the tree, and convert it to Needs.
+
+    Every load, language and role is derived.
+    """
     value, problems = check_types(tree.value)
     raise_first(problems, tree)
-    stated = convert_tree(value, tree)
-    raise_first(_check_rules(stated, tree.lines, catalog), tree)
-    lines = {path: line for path, line in tree.lines.items() if path}
-    needs, source = derive_needs(stated, NeedsSource(file=tree.file, digest=digest, lines=lines), catalog)
+    stated_needs = convert_tree(value, tree)
+    raise_first(_check_rules(stated_needs, tree.lines, catalog), tree)
+
+    lines = dict(tree.lines)
+    lines.pop("", None)
+    source = NeedsSource(file=tree.file, digest=digest, lines=lines)
+    needs, filled_source = derive_needs(stated_needs, source, catalog)
     raise_first(check_loads(needs), tree)
-    return needs, source
+    return needs, filled_source
 
 
-def _check_rules(needs: Needs, lines: Mapping[str, int], catalog: Catalog) -> Iterator[NeedsProblem]:
-    """Yield the problems of a Needs of the right types; `lines` has the fields that the file itself sets."""
+def _check_rules(
+    needs: Needs,
+    lines: Mapping[str, int],
+    catalog: Catalog,
+) -> Iterator[NeedsProblem]:
+    """Yield the problems of a Needs of the right types.
+
+    `lines` has the fields that the file itself sets.
+    """
     for check_file in _FILE_RULES:
         yield from check_file(needs)
     yield from kind_fields.check_kind_fields(needs, lines)
@@ -108,31 +137,55 @@ def _check_rules(needs: Needs, lines: Mapping[str, int], catalog: Catalog) -> It
 
 
 def _require_regular(status: os.stat_result, file: str) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        what = "a directory" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
-        hint = "give the path of the needs.yaml itself"
-        raise NeedsError(NeedsCode.CANNOT_OPEN, f"this is {what}, not a file", where=ErrorLocation(file), hint=hint)
+    if stat.S_ISREG(status.st_mode):
+        return
+    kind = "a pipe, socket or device"
+    if stat.S_ISDIR(status.st_mode):
+        kind = "a directory"
+    raise NeedsError(
+        NeedsCode.CANNOT_OPEN,
+        f"this is {kind}, not a file",
+        where=ErrorLocation(file),
+        hint="give the path of the needs.yaml itself",
+    )
 
 
 def _too_large(size: int, file: str) -> NeedsError:
-    message = f"{size:,} bytes are too many for a needs file; the limit is {MAX_BYTES:,}"
-    hint = "describe workloads and data sets, not the data itself"
-    return NeedsError(NeedsCode.TOO_LARGE, message, where=ErrorLocation(file), hint=hint)
+    return NeedsError(
+        NeedsCode.TOO_LARGE,
+        f"{size:,} bytes are too many for a needs file; the limit is {MAX_BYTES:,}",
+        where=ErrorLocation(file),
+        hint="describe workloads and data sets, not the data itself",
+    )
 
 
 def _decode_text(data: bytes, file: str) -> str:
-    """Return UTF-8 text without control characters; a UTF-8 byte order mark at the start is dropped."""
+    """Return UTF-8 text without control characters.
+
+    A UTF-8 byte order mark at the start is dropped.
+    """
     body = data.removeprefix(_BOM)
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
-        where = ErrorLocation(file, _line_number(body[: error.start].decode("utf-8", "replace")))
-        message = f"this is not UTF-8: byte 0x{body[error.start]:02x} at offset {error.start:,}"
-        raise NeedsError(NeedsCode.NOT_TEXT, message, where=where, hint="save the file as UTF-8") from error
-    if match := _FORBIDDEN.search(text):
-        message = f"the file contains the control character U+{ord(match[0]):04X}"
-        where = ErrorLocation(file, _line_number(text[: match.start()]))
-        raise NeedsError(NeedsCode.NOT_TEXT, message, where=where, hint="delete it; a needs file is plain text")
+        before = body[: error.start].decode("utf-8", "replace")
+        byte = body[error.start]
+        raise NeedsError(
+            NeedsCode.NOT_TEXT,
+            f"this is not UTF-8: byte 0x{byte:02x} at offset {error.start:,}",
+            where=ErrorLocation(file, _line_number(before)),
+            hint="save the file as UTF-8",
+        ) from error
+
+    forbidden = _FORBIDDEN.search(text)
+    if forbidden:
+        before = text[: forbidden.start()]
+        raise NeedsError(
+            NeedsCode.NOT_TEXT,
+            f"the file contains the control character U+{ord(forbidden[0]):04X}",
+            where=ErrorLocation(file, _line_number(before)),
+            hint="delete it; a needs file is plain text",
+        )
     return text
 
 
@@ -141,11 +194,13 @@ def _line_number(before: str) -> int:
 
 
 def convert_tree(value: object, tree: NeedsTree) -> Needs:
-    """Convert a checked value; a second check in case `check_types` accepts more than msgspec."""
+    """Convert a checked value; a second check if `check_types` accepts more than msgspec."""
     try:
         return msgspec.convert(value, Needs, strict=True)
     except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at ")
-        path = place.strip("`").removeprefix("$").removeprefix(".").split("[...]")[0]
+        message, _, location = str(error).partition(" - at ")
+        json_path = location.strip("`").removeprefix("$").removeprefix(".")
+        path = json_path.split("[...]")[0]
         hint = "correct this field; the files of `archwright init` show every one"
-        raise to_error(NeedsProblem(NeedsCode.WRONG_TYPE, path, message, hint), tree) from error
+        problem = NeedsProblem(NeedsCode.WRONG_TYPE, path, message, hint=hint)
+        raise to_error(problem, tree) from error

@@ -1,4 +1,4 @@
-"""The needs files that `archwright init --template NAME` writes: one for each size of organisation."""
+"""The needs files that `archwright init --template NAME` writes, by size of organisation."""
 
 from importlib import resources
 
@@ -21,10 +21,22 @@ TEMPLATES: tuple[str, ...] = (
 
 
 def read_template(name: str) -> str:
-    """Return the text of a shipped needs file. Raises NeedsError for a name that is not in TEMPLATES."""
+    """Return the text of a shipped needs file. Raises NeedsError for a name not in TEMPLATES."""
     if name not in TEMPLATES:
-        found = nearest_spellings(name, TEMPLATES)
-        hint = f"{f'did you mean {found[0]}? ' if found else ''}use one of: {', '.join(TEMPLATES)}"
-        message, where = f"there is no template {quote_value(name)}", ErrorLocation(None, None, "template")
-        raise NeedsError(NeedsCode.NO_TEMPLATE, message, where=where, hint=hint, nearest=found)
-    return (resources.files("archwright.needs") / "templates" / f"{name}.yaml").read_text(encoding="utf-8")
+        raise _unknown_template(name)
+    folder = resources.files("archwright.needs") / "templates"
+    return (folder / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _unknown_template(name: str) -> NeedsError:
+    nearest = nearest_spellings(name, TEMPLATES)
+    hint = f"use one of: {', '.join(TEMPLATES)}"
+    if nearest:
+        hint = f"did you mean {nearest[0]}? {hint}"
+    return NeedsError(
+        NeedsCode.NO_TEMPLATE,
+        f"there is no template {quote_value(name)}",
+        where=ErrorLocation(None, None, "template"),
+        hint=hint,
+        nearest=nearest,
+    )

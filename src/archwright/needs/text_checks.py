@@ -1,13 +1,18 @@
 """Checks of names and texts: form, duplicates, and references within the file."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import get_args
 from urllib.parse import urlsplit
 
 from archwright.contract.needs import TEXT_KINDS, Needs, Role, Workload
-from archwright.needs.needs_problem import NeedsCode, NeedsProblem, last_field_name, nearest_spellings
+from archwright.needs.needs_problem import (
+    NeedsCode,
+    NeedsProblem,
+    last_field_name,
+    nearest_spellings,
+)
 from archwright.needs.traversal import iterate_texts
 from archwright.specfile import quote_value
 
@@ -19,52 +24,75 @@ MAX_ITEMS = 1000
 # Each machine is looked up in the catalog by many spellings, which takes about a millisecond.
 MAX_MACHINES = 200
 
-# A fine-tune starts from the language model of a workload or from the result of another training workload.
+# A fine-tune starts from the language model of a workload or from the result of another training
+# workload.
 _TUNABLE = TEXT_KINDS | {"embedding", "finetune", "pretrain"}
 
 
 def check_texts(needs: Needs) -> Iterator[NeedsProblem]:
-    """Check that texts are short and on one line (a goal may be a paragraph), and the form of names."""
+    """Check that texts are short and on one line (a goal may be a paragraph), and names."""
     for path, text in iterate_texts(needs):
-        goal = path.startswith("goals[")
-        limit = MAX_GOAL if goal else MAX_URL if path.endswith(".url") else MAX_TEXT
-        if not text.strip():
-            message = f"{last_field_name(path)} is empty"
-            yield NeedsProblem(NeedsCode.BAD_TEXT, path, message, "fill it in, or delete the line")
-        elif len(text) > limit:
-            yield NeedsProblem(
-                NeedsCode.BAD_TEXT, path, f"{len(text):,} characters are too many", f"write at most {limit:,}"
-            )
-        elif not goal and ("\n" in text or "\t" in text):
-            message = f"{quote_value(text)} contains a line break or a tab"
-            yield NeedsProblem(NeedsCode.BAD_TEXT, path, message, "keep it on one line")
-    hint = "use 1 to 40 characters of a-z, 0-9 and -"
+        yield from _check_text(path, text)
+
     for index, workload in enumerate(needs.workloads):
         if not NAME.fullmatch(workload.name):
-            message = f"{quote_value(workload.name)} cannot be a name"
-            yield NeedsProblem(NeedsCode.BAD_TEXT, f"workloads[{index}].name", message, hint)
-    for path in (
-        *(f"sites.{name}" for name in needs.sites),
-        *(f"placement.sites.{name}" for name in needs.placement.sites),
-    ):
-        name = path.partition("sites.")[2]
+            path = f"workloads[{index}].name"
+            yield _bad_name(path, workload.name, "use 1 to 40 characters of a-z, 0-9 and -")
+    yield from _check_site_names("sites", needs.sites)
+    yield from _check_site_names("placement.sites", needs.placement.sites)
+
+
+def _check_text(path: str, text: str) -> Iterator[NeedsProblem]:
+    is_goal = path.startswith("goals[")
+    limit = MAX_TEXT
+    if is_goal:
+        limit = MAX_GOAL
+    elif path.endswith(".url"):
+        limit = MAX_URL
+
+    if not text.strip():
+        message = f"{last_field_name(path)} is empty"
+        hint = "fill it in, or delete the line"
+        yield NeedsProblem(NeedsCode.BAD_TEXT, path, message, hint=hint)
+    elif len(text) > limit:
+        message = f"{len(text):,} characters are too many"
+        hint = f"write at most {limit:,}"
+        yield NeedsProblem(NeedsCode.BAD_TEXT, path, message, hint=hint)
+    elif not is_goal and ("\n" in text or "\t" in text):
+        message = f"{quote_value(text)} contains a line break or a tab"
+        yield NeedsProblem(NeedsCode.BAD_TEXT, path, message, hint="keep it on one line")
+
+
+def _check_site_names(path: str, names: Iterable[str]) -> Iterator[NeedsProblem]:
+    for name in names:
         if re.search(r"[.\[\]]", name):
-            message = f"{quote_value(name)} cannot be a name"
-            yield NeedsProblem(NeedsCode.BAD_TEXT, path, message, "leave out dots and brackets")
+            yield _bad_name(f"{path}.{name}", name, "leave out dots and brackets")
+
+
+def _bad_name(path: str, name: str, hint: str) -> NeedsProblem:
+    message = f"{quote_value(name)} cannot be a name"
+    return NeedsProblem(NeedsCode.BAD_TEXT, path, message, hint=hint)
 
 
 def check_duplicates(needs: Needs) -> Iterator[NeedsProblem]:
     """Check that workloads, data sets and the entries of a list have different names."""
-    for path, items in (("workloads", needs.workloads), ("data", needs.data)):
-        yield from _first_duplicate(path, ".name", [item.name for item in items], "give each a different name")
+    workload_names = [workload.name for workload in needs.workloads]
+    data_names = [data.name for data in needs.data]
+    hint = "give each a different name"
+    yield from _first_duplicate("workloads", workload_names, field=".name", hint=hint)
+    yield from _first_duplicate("data", data_names, field=".name", hint=hint)
+
     for path, names in _name_lists(needs):
-        yield from _first_duplicate(path, "", names, "delete one of the two")
+        yield from _first_duplicate(path, names, field="", hint="delete one of the two")
 
 
 def _name_lists(needs: Needs) -> Iterator[tuple[str, Sequence[str]]]:
     yield "regulations", needs.regulations
-    for field in ("allow", "clouds", "regions", "accelerators"):
-        yield f"placement.{field}", getattr(needs.placement, field) or ()
+    placement = needs.placement
+    yield "placement.allow", placement.allow
+    yield "placement.clouds", placement.clouds or ()
+    yield "placement.regions", placement.regions or ()
+    yield "placement.accelerators", placement.accelerators or ()
     for index, workload in enumerate(needs.workloads):
         yield f"workloads[{index}].data", workload.data
         yield f"workloads[{index}].sites", workload.sites
@@ -75,16 +103,24 @@ def _name_lists(needs: Needs) -> Iterator[tuple[str, Sequence[str]]]:
         yield f"data[{index}].languages", data.languages
     for name, group in needs.sites.items():
         yield f"sites.{name}.countries", group.countries
-    for name, site in needs.placement.sites.items():
+    for name, site in placement.sites.items():
         yield f"placement.sites.{name}.workloads", site.workloads
 
 
-def _first_duplicate(path: str, field: str, names: Iterable[str], hint: str) -> Iterator[NeedsProblem]:
+def _first_duplicate(
+    path: str,
+    names: Iterable[str],
+    *,
+    field: str,
+    hint: str,
+) -> Iterator[NeedsProblem]:
+    """Yield the first name that a list has twice; `field` holds the name in an entry."""
     seen: set[str] = set()
     for index, name in enumerate(names):
         if name in seen:
             message = f"{quote_value(name)} is in {path} twice"
-            yield NeedsProblem(NeedsCode.NAMED_TWICE, f"{path}[{index}]{field}", message, hint)
+            entry_path = f"{path}[{index}]{field}"
+            yield NeedsProblem(NeedsCode.NAMED_TWICE, entry_path, message, hint=hint)
             return
         seen.add(name)
 
@@ -93,121 +129,186 @@ def check_list_sizes(needs: Needs) -> Iterator[NeedsProblem]:
     """Check lists that must not be empty, and limit the length of all lists."""
     if not needs.workloads:
         hint = "describe at least one workload under `workloads`"
-        yield NeedsProblem(NeedsCode.MISSING_FIELD, "workloads", "there is no workload", hint)
+        message = "there is no workload"
+        yield NeedsProblem(NeedsCode.MISSING_FIELD, "workloads", message, hint=hint)
+
     placement = needs.placement
-    not_empty = {
-        "placement.allow": placement.allow,
-        "placement.regions": placement.regions,
-        "placement.accelerators": placement.accelerators,
-        **{f"data[{index}].residency": data.residency for index, data in enumerate(needs.data)},
-    }
-    for path, names in not_empty.items():
-        if names is not None and not names:
-            message = f"an empty {last_field_name(path)} allows nothing"
-            yield NeedsProblem(NeedsCode.CONTRADICTION, path, message, "add the allowed values, or delete the field")
-    counted: dict[str, tuple[Sequence[object], int]] = {
-        "workloads": (needs.workloads, MAX_ITEMS),
-        "data": (needs.data, MAX_ITEMS),
-        "goals": (needs.goals, MAX_ITEMS),
-        "placement.accelerators": (placement.accelerators or (), MAX_MACHINES),
-        "placement.owned": (placement.owned, MAX_MACHINES),
-    }
-    for path, (items, most) in counted.items():
-        if len(items) > most:
-            message, hint = f"{len(items):,} entries are too many", f"write at most {most:,}; combine similar entries"
-            yield NeedsProblem(NeedsCode.OUT_OF_RANGE, path, message, hint)
+    yield from _check_not_empty("placement.allow", placement.allow)
+    yield from _check_not_empty("placement.regions", placement.regions)
+    yield from _check_not_empty("placement.accelerators", placement.accelerators)
+    for index, data in enumerate(needs.data):
+        yield from _check_not_empty(f"data[{index}].residency", data.residency)
+
+    accelerators = placement.accelerators or ()
+    yield from _check_length("workloads", needs.workloads, MAX_ITEMS)
+    yield from _check_length("data", needs.data, MAX_ITEMS)
+    yield from _check_length("goals", needs.goals, MAX_ITEMS)
+    yield from _check_length("placement.accelerators", accelerators, MAX_MACHINES)
+    yield from _check_length("placement.owned", placement.owned, MAX_MACHINES)
+
+
+def _check_not_empty(path: str, names: Sequence[str] | None) -> Iterator[NeedsProblem]:
+    if names is not None and not names:
+        message = f"an empty {last_field_name(path)} allows nothing"
+        hint = "add the allowed values, or delete the field"
+        yield NeedsProblem(NeedsCode.CONTRADICTION, path, message, hint=hint)
+
+
+def _check_length(path: str, items: Sequence[object], limit: int) -> Iterator[NeedsProblem]:
+    if len(items) > limit:
+        message = f"{len(items):,} entries are too many"
+        hint = f"write at most {limit:,}; combine similar entries"
+        yield NeedsProblem(NeedsCode.OUT_OF_RANGE, path, message, hint=hint)
 
 
 def check_references(needs: Needs) -> Iterator[NeedsProblem]:
-    """Check that `data` and `sites` of a workload exist, and that a preferred placement is allowed."""
-    data, sites = {item.name for item in needs.data}, set(needs.sites)
+    """Check that what a workload names exists, and that a preferred placement is allowed."""
+    data_names = {data.name for data in needs.data}
+    central_workloads: set[str] = set()
     for index, workload in enumerate(needs.workloads):
-        yield from _first_dangling(f"workloads[{index}].data", workload.data, data, "data set")
-        yield from _first_dangling(f"workloads[{index}].sites", workload.sites, sites, "group of sites")
-    placement, served = needs.placement, {workload.name for workload in needs.workloads if not workload.sites}
+        path = f"workloads[{index}]"
+        yield from _first_dangling(f"{path}.data", workload.data, data_names, noun="data set")
+        sites_path = f"{path}.sites"
+        yield from _first_dangling(sites_path, workload.sites, needs.sites, noun="group of sites")
+        if not workload.sites:
+            central_workloads.add(workload.name)
+
+    placement = needs.placement
+    noun = "workload without sites of its own"
     for name, site in placement.sites.items():
-        kind = "workload without sites of its own"
-        yield from _first_dangling(f"placement.sites.{name}.workloads", site.workloads, served, kind)
+        path = f"placement.sites.{name}.workloads"
+        yield from _first_dangling(path, site.workloads, central_workloads, noun=noun)
+
     if placement.prefer is not None and placement.prefer not in placement.allow:
-        hint = f"add it to placement.allow ({', '.join(placement.allow)})"
         message = f"{placement.prefer} is preferred, but not allowed"
-        yield NeedsProblem(NeedsCode.CONTRADICTION, "placement.prefer", message, hint)
+        hint = f"add it to placement.allow ({', '.join(placement.allow)})"
+        yield NeedsProblem(NeedsCode.CONTRADICTION, "placement.prefer", message, hint=hint)
 
 
-def _first_dangling(path: str, names: Iterable[str], known: set[str], what: str) -> Iterator[NeedsProblem]:
+def _first_dangling(
+    path: str,
+    names: Iterable[str],
+    targets: Collection[str],
+    *,
+    noun: str,
+) -> Iterator[NeedsProblem]:
     for index, name in enumerate(names):
-        if name not in known:
-            names = ", ".join(quote_value(item) for item in sorted(known)[:5])
-            hint = f"use one of: {names}" if names else f"describe it under `{last_field_name(path)}` first"
-            message, suggest = f"there is no {what} {quote_value(name)}", partial(nearest_spellings, name, known)
-            yield NeedsProblem(NeedsCode.DANGLING, f"{path}[{index}]", message, hint, suggest)
+        if name not in targets:
+            examples = sorted(targets)[:5]
+            hint = f"describe it under `{last_field_name(path)}` first"
+            if examples:
+                hint = f"use one of: {', '.join(map(quote_value, examples))}"
+            yield NeedsProblem(
+                NeedsCode.DANGLING,
+                f"{path}[{index}]",
+                f"there is no {noun} {quote_value(name)}",
+                hint=hint,
+                suggest=partial(nearest_spellings, name, targets),
+            )
             return
 
 
 def check_bases(needs: Needs) -> Iterator[NeedsProblem]:
     """Check that the chain of `base` workloads has no cycle and ends at a language model."""
-    by_name = {workload.name: workload for workload in needs.workloads}
-    acyclic: set[str] = set()
+    workload_by_name = {workload.name: workload for workload in needs.workloads}
+    acyclic_names: set[str] = set()
     for index, workload in enumerate(needs.workloads):
-        path = f"workloads[{index}].base"
-        if workload.kind != "finetune" or workload.base not in by_name:
+        if workload.kind != "finetune" or workload.base is None:
             continue
-        if workload.base == workload.name:
+        base = workload_by_name.get(workload.base)
+        if base is None:
+            continue
+
+        path = f"workloads[{index}].base"
+        if base.name == workload.name:
             message = f"{quote_value(workload.name)} cannot be its own base"
             hint = "write the workload whose model is tuned, or a model"
-            yield NeedsProblem(NeedsCode.CONTRADICTION, path, message, hint)
-        elif (base := by_name[workload.base]).kind not in _TUNABLE:
-            message = f"{quote_value(base.name)} is of kind {base.kind}: it runs no language model to tune"
+            yield NeedsProblem(NeedsCode.CONTRADICTION, path, message, hint=hint)
+        elif base.kind not in _TUNABLE:
+            name = quote_value(base.name)
+            message = f"{name} is of kind {base.kind}: it runs no language model to tune"
             hint = f"write a workload of kind {', '.join(sorted(_TUNABLE))}, or a model"
-            yield NeedsProblem(NeedsCode.CONTRADICTION, path, message, hint)
-        elif _is_circular(workload, by_name, acyclic):
+            yield NeedsProblem(NeedsCode.CONTRADICTION, path, message, hint=hint)
+        elif _is_circular(workload, workload_by_name, acyclic_names):
             message = f"the bases of {quote_value(workload.name)} form a circle"
-            yield NeedsProblem(NeedsCode.CONTRADICTION, path, message, "let one of them start from a model")
+            hint = "let one of them start from a model"
+            yield NeedsProblem(NeedsCode.CONTRADICTION, path, message, hint=hint)
             return
 
 
-def _is_circular(start: Workload, by_name: dict[str, Workload], acyclic: set[str]) -> bool:
-    """True if the bases of `start` form a cycle. `acyclic` collects the names that are known to end."""
+def _is_circular(
+    start: Workload,
+    workload_by_name: Mapping[str, Workload],
+    acyclic_names: set[str],
+) -> bool:
+    """True if the bases of `start` form a cycle.
+
+    `acyclic_names` collects the names that are known to end.
+    """
     seen = {start.name}
     name = start.base
-    while name in by_name and name not in acyclic:
+    while name is not None and name in workload_by_name and name not in acyclic_names:
         if name in seen:
             return True
         seen.add(name)
-        name = by_name[name].base if by_name[name].kind == "finetune" else None
-    acyclic |= seen
+        workload = workload_by_name[name]
+        if workload.kind != "finetune":
+            break
+        name = workload.base
+    acyclic_names |= seen
     return False
 
 
 def check_team(needs: Needs) -> Iterator[NeedsProblem]:
     """Check the roles of the team, and that its platform engineers are stated once."""
-    organisation, roles = needs.organisation, get_args(Role)
+    organisation = needs.organisation
+    roles = get_args(Role)
     for role in organisation.team:
         if role not in roles:
-            message, suggest = f"a team has no role {quote_value(role)}", partial(nearest_spellings, role, roles)
-            hint = f"use one of: {', '.join(roles)}"
-            yield NeedsProblem(NeedsCode.NOT_A_CHOICE, f"organisation.team.{role}", message, hint, suggest)
+            yield NeedsProblem(
+                NeedsCode.NOT_A_CHOICE,
+                f"organisation.team.{role}",
+                f"a team has no role {quote_value(role)}",
+                hint=f"use one of: {', '.join(roles)}",
+                suggest=partial(nearest_spellings, role, roles),
+            )
             return
+
     if organisation.platform_engineers is not None and "platform" in organisation.team:
+        path = "organisation.team.platform"
         message = "platform_engineers and team.platform are the same people"
-        yield NeedsProblem(NeedsCode.CONTRADICTION, "organisation.team.platform", message, "delete one of the two")
+        hint = "delete one of the two"
+        yield NeedsProblem(NeedsCode.CONTRADICTION, path, message, hint=hint)
 
 
 def check_addresses(needs: Needs) -> Iterator[NeedsProblem]:
-    """Check URLs of existing products: http(s), a host, and no password, since needs files are shared."""
-    for index, item in enumerate(needs.existing):
-        if item.url is None:
+    """Check URLs of existing products: http(s), a host, and no password.
+
+    Needs files are shared.
+    """
+    for index, product in enumerate(needs.existing):
+        if product.url is None:
             continue
         path = f"existing[{index}].url"
-        try:
-            parts = urlsplit(item.url)
-            is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-            has_secret = parts.username is not None or parts.password is not None
-        except ValueError:
-            is_url, has_secret = False, False
-        if not is_url or " " in item.url:
-            message, hint = f"{quote_value(item.url)} is not a URL", "write http:// or https://, then the host"
-            yield NeedsProblem(NeedsCode.MALFORMED, path, message, hint)
-        elif has_secret:
+        if " " in product.url or not _is_web_address(product.url):
+            message = f"{quote_value(product.url)} is not a URL"
+            hint = "write http:// or https://, then the host"
+            yield NeedsProblem(NeedsCode.MALFORMED, path, message, hint=hint)
+        elif _has_credentials(product.url):
             message = "the URL contains a user or a password"
-            yield NeedsProblem(NeedsCode.MALFORMED, path, message, "leave it out: needs files are shared")
+            hint = "leave it out: needs files are shared"
+            yield NeedsProblem(NeedsCode.MALFORMED, path, message, hint=hint)
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 1
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and port > 0
+
+
+def _has_credentials(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.username is not None or parts.password is not None

@@ -1,4 +1,4 @@
-"""Traverses a Needs with the path of every value, so that one rule covers a field wherever it occurs."""
+"""Traverses a Needs with the path of every value, so that a rule covers a field everywhere."""
 
 from collections.abc import Iterator
 
@@ -11,24 +11,26 @@ def iterate_children(value: object, path: str) -> Iterator[tuple[str, object]]:
     if isinstance(value, Record):
         value = as_dict(value)
     if isinstance(value, dict):
-        yield from ((join_path(path, name), item) for name, item in value.items())
+        for name, item in value.items():
+            yield join_path(path, name), item
     elif isinstance(value, tuple | list):
-        yield from ((f"{path}[{index}]", item) for index, item in enumerate(value))
+        for index, item in enumerate(value):
+            yield f"{path}[{index}]", item
 
 
 def iterate_records(value: object, path: str = "") -> Iterator[tuple[str, Record]]:
     """Yield the record itself and all records below it, in the order of the contract."""
     if isinstance(value, Record):
         yield path, value
-    for below, item in iterate_children(value, path):
-        yield from iterate_records(item, below)
+    for child_path, child in iterate_children(value, path):
+        yield from iterate_records(child, child_path)
 
 
 def iterate_texts(value: object, path: str = "") -> Iterator[tuple[str, str]]:
     """Yield every text with its path; a key of a mapping has the path of its value."""
     if isinstance(value, str):
         yield path, value
-    for below, item in iterate_children(value, path):
+    for child_path, child in iterate_children(value, path):
         if isinstance(value, dict):
-            yield below, below.removeprefix(f"{path}.")
-        yield from iterate_texts(item, below)
+            yield child_path, child_path.removeprefix(f"{path}.")
+        yield from iterate_texts(child, child_path)

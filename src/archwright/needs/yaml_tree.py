@@ -16,19 +16,25 @@ _CODES: dict[YamlFault, str] = {
 def read_tree(text: str, file: str) -> NeedsTree:
     """Parse one YAML document whose top is a mapping. Raises NeedsError."""
     try:
-        tree = NeedsTree(file, *parse_yaml(text))
+        document = parse_yaml(text)
     except YamlProblem as error:
-        problem = NeedsProblem(_CODES[error.fault], error.path, str(error), error.hint)
-        raise to_error(problem, NeedsTree(file, None, {error.path: error.line}, {})) from error
+        lines = {error.path: error.line}
+        code = _CODES[error.fault]
+        problem = NeedsProblem(code, error.path, str(error), hint=error.hint)
+        raise to_error(problem, NeedsTree(file, None, lines, ends={})) from error
+
+    tree = NeedsTree(file, *document)
     if tree.value is None:
         # libyaml gives an empty document the line where the file ends.
         tree.lines[""] = 1
-        raise _empty_error(tree, "is empty", "run `archwright init` to write a file to start from")
+        hint = "run `archwright init` to write a file to start from"
+        raise _empty_error(tree, "is empty", hint)
     if not isinstance(tree.value, dict):
         hint = "start with `version: 1`, or run `archwright init` to write a whole file"
         raise _empty_error(tree, "is not a mapping of fields", hint)
     return tree
 
 
-def _empty_error(tree: NeedsTree, what: str, hint: str) -> NeedsError:
-    return to_error(NeedsProblem(NeedsCode.EMPTY, "", f"the needs file {what}", hint), tree)
+def _empty_error(tree: NeedsTree, fault: str, hint: str) -> NeedsError:
+    problem = NeedsProblem(NeedsCode.EMPTY, "", f"the needs file {fault}", hint=hint)
+    return to_error(problem, tree)
