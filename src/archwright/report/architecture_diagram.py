@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from archwright.contract.decision import SectionLine
@@ -30,7 +31,8 @@ class DiagramBox(NamedTuple):
     lines: tuple[str, ...]
 
 
-class PoolGroup(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class PoolGroup:
     """A place or provider with its pools. `own`: the machines belong to the organisation."""
 
     title: str
@@ -143,7 +145,7 @@ def _limit_boxes(place: PoolGroup, most: int) -> PoolGroup:
         return place
     rest = len(place.boxes) - most + 1
     more = DiagramBox(format_count(rest, "more pool" if most > 1 else "pool"), ("listed under Sizing",))
-    return place._replace(boxes=(*place.boxes[: most - 1], more))
+    return replace(place, boxes=(*place.boxes[: most - 1], more))
 
 
 def _group_pools(option: Option) -> tuple[PoolGroup, ...]:
