@@ -111,11 +111,13 @@ OF_THE_OPERATOR = [
     *("trusted_proxies", "image_hosts", "cors_origins", "engine_user", "audit_checkpoints", "residency"),
     *("audit_second_place", "owner_key_days"),
     *("alert_webhook", "alert_smtp", "alert_smtp_login", "alert_from", "alert_to"),
+    *("backup_to", "backup_key"),
 ]
 VALID = {
     **{"admin_port": "1", "cache": '"all"', "otlp_url": '"http://c:1"'},
     **{"audit_checkpoints": '"/a"', "residency": '"DE"', "audit_second_place": '"none"', "owner_key_days": "1"},
     **{"alert_webhook": '"https://h/x"', "alert_smtp": '"mail:25"', "alert_smtp_login": '"env:LOGIN"'},
+    **{"backup_to": '"/a"', "backup_key": '"env:KEY"'},
 }
 
 

@@ -90,6 +90,13 @@ class Home:
                 "      If another user may have read it, create new secrets: archwright key rotate ID\n"
             )
 
+    def check_complete(self) -> None:
+        """Raise SettingsError AW-SET-10 if the restoration of this home was interrupted."""
+        if self.unfinished_restoration.exists():
+            message = "this home is incomplete: its restoration was interrupted"
+            hint = "run archwright restore again with the same place and backup; it goes on"
+            raise SettingsError("AW-SET-10", message, where=ErrorLocation(str(self.root)), hint=hint)
+
     def migrate(self) -> None:
         """Migrate an existing home to SCHEMA_VERSION. Concurrent processes wait for each other."""
         pending = MIGRATIONS[self._read_schema_version() :]
@@ -218,6 +225,16 @@ class Home:
     def dequantised_base(self, sha256: str) -> Path:
         """The dequantised copy of a quantised base model, made by the first training run that needs it."""
         return self.folder("models", "bases") / sha256
+
+    @property
+    def backups(self) -> Path:
+        """The lock of the home's backups, and the records of their drills; backups themselves are elsewhere."""
+        return self.folder("backups")
+
+    @property
+    def unfinished_restoration(self) -> Path:
+        """The id of the backup that is being restored to this home; it exists until the home is complete."""
+        return self.root / ".restoring"
 
     @property
     def batches(self) -> Path:
@@ -373,11 +390,12 @@ def locate_home(chosen: Settings) -> Home:
     """Return the home that the settings in force name, migrated to SCHEMA_VERSION.
 
     Raises SettingsError AW-SET-05 for a home of a newer program, AW-SET-06 for one that cannot be read or migrated,
-    AW-SET-07 for one that another user owns or could replace.
+    AW-SET-07 for one that another user owns or could replace, AW-SET-10 for one whose restoration was interrupted.
     """
     home = Home(chosen.home)
     if home.root.is_dir():
         home.close_to_others()
+        home.check_complete()
         home.migrate()
     return home
 

@@ -75,7 +75,8 @@ class Settings:
     `owner_key_days`: days after which a new key with the role owner ends; 0: never. `alert_webhook`: URL that gets
     alerts about budgets and upstreams as JSON. `alert_smtp`: HOST:PORT of the mail server.
     `alert_smtp_login`: env:NAME or file:PATH of USER:PASSWORD. `alert_from`, `alert_to`: sender, and recipients
-    separated by commas.
+    separated by commas. `backup_to`: the place of backups, a folder or s3://BUCKET/PREFIX. `backup_key`: env:NAME,
+    file:PATH or command:[...] of the key that encrypts backups.
     """
 
     home: str = _declare("~/.archwright", "process")
@@ -106,6 +107,8 @@ class Settings:
     alert_smtp_login: str = _home("")
     alert_from: str = _home("")
     alert_to: str = _home("")
+    backup_to: str = _home("")
+    backup_key: str = _home("")
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
@@ -124,6 +127,8 @@ FORMS = {
     "alert_webhook": (r"https?://[^\s@]+", "an http or https URL without a password"),
     "alert_smtp": (r"(smtps://)?[^\s/@]+:[0-9]{1,5}", "HOST:PORT or smtps://HOST:PORT, such as mail.example.org:465"),
     "alert_smtp_login": (r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+", "env:NAME or file:PATH of USER:PASSWORD"),
+    "backup_key": (r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+|command:.+", "env:NAME, file:PATH or command:[...] of a key"),
+    "backup_to": (r"s3://[^\s/]+(/.*)?|/.+", "the full path of a folder, or s3://BUCKET/PREFIX"),
 }
 SCOPES: Mapping[str, Scope] = {f.name: f.metadata["scope"] for f in fields(Settings) if f.name != "sources"}
 NAMES = tuple(SCOPES)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from archwright.api import audit, batches, catalog, data, key, models, runs, tenant, user
+    from archwright.api.backups import backup, restore
     from archwright.api.bench_and_reconcile import bench, reconcile
     from archwright.api.budget_conformance import conformance
     from archwright.api.config_import import import_litellm
@@ -29,6 +30,7 @@ GROUPS = ("audit", "batches", "catalog", "data", "key", "models", "runs", "tenan
 FUNCTIONS_BY_MODULE = {
     "drift_check": ("drift",),
     "installation": ("doctor", "settings"),
+    "backups": ("backup", "restore"),
     "bench_and_reconcile": ("bench", "reconcile"),
     "budget_conformance": ("conformance",),
     "config_import": ("import_litellm",),
@@ -46,10 +48,23 @@ FUNCTIONS_BY_MODULE = {
 }
 
 __all__ = ["audit", "batches", "catalog", "data", "key", "models", "runs", "tenant", "user"]
-__all__ += ["accuracy", "ask", "bench", "conformance", "diff", "doctor", "down", "explain", "init", "lineage", "plan"]
+__all__ += [
+    "accuracy",
+    "ask",
+    "backup",
+    "bench",
+    "conformance",
+    "diff",
+    "doctor",
+    "down",
+    "explain",
+    "init",
+    "lineage",
+    "plan",
+]
 __all__ += ["predict_data", "predict_embedding", "predict_image", "predict_serving", "predict_table"]
 __all__ += ["predict_training", "reconcile", "render", "report", "serve", "settings", "status", "train", "up", "usage"]
-__all__ += ["drift", "import_litellm", "resolve", "verify"]
+__all__ += ["drift", "import_litellm", "resolve", "restore", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -54,6 +54,12 @@ def write_audit_record(store: Store, action: str, resource: str, tenant: str = "
         _record_event(writer, action, resource, tenant)
 
 
+def write_owner_record(store: Store, home: Home, action: str, resource: str) -> None:
+    """Write the audit record of an act on a home that is not the one in force."""
+    with closing(WalWriter(store, home, segment_bytes=ACT_SEGMENT_BYTES)) as writer:
+        _record_event(writer, action, resource, "")
+
+
 def audit_read(action: str, resource: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a public function that only reads leave an audit record of each call, before its result is returned.
 

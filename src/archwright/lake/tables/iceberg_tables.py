@@ -33,6 +33,7 @@ from archwright.lake.tables.data_files import (
 from archwright.lake.tables.dataset_lock import lock_file
 
 NAMESPACE = "lake"
+CATALOG_NAME = "catalog.db"
 VERSION_PROPERTY = "archwright.version"
 CONTENT_PROPERTY = "archwright.content"
 # Data files are entered without column bounds, which would hold personal values outside of the data files.
@@ -69,7 +70,7 @@ def open_catalog(home: Home) -> Iterator[Any]:
         raise missing_extra("lake", "pyiceberg", "the data lake") from error
     # Plain paths, not file:// URLs: the name of a home may contain spaces or #.
     with lock_file(home, "catalog"):  # one process opens or creates it at a time
-        uri = f"sqlite:///{home.lake / 'catalog.db'}?timeout={CATALOG_WAIT_S}"
+        uri = f"sqlite:///{home.lake / CATALOG_NAME}?timeout={CATALOG_WAIT_S}"
         warehouse = str(home.lake / "tables")
         catalog = SqlCatalog(NAMESPACE, uri=uri, warehouse=warehouse)
         catalog.create_namespace_if_not_exists(NAMESPACE)
@@ -80,7 +81,7 @@ def open_catalog(home: Home) -> Iterator[Any]:
 
 
 def load_table(home: Home, dataset: str) -> Any | None:
-    if not (home.lake / "catalog.db").exists():
+    if not (home.lake / CATALOG_NAME).exists():
         return None
     identifier = (NAMESPACE, dataset)
     with open_catalog(home) as catalog:
@@ -295,21 +296,24 @@ def rebuild_table(home: Home, dataset: str, versions: Sequence[DatasetVersion]) 
 
     Columns keep their field ids. Old metadata and other data files stay until `purge_table`.
     """
-    from pyiceberg.catalog.sql import IcebergTables  # noqa: PLC0415
     from pyiceberg.serializers import ToOutputFile  # noqa: PLC0415
 
     with open_catalog(home) as catalog:
         table = catalog.load_table((NAMESPACE, dataset))
         path = f"{table.location()}/metadata/00000-{uuid4()}.metadata.json"
         ToOutputFile.table_metadata(_replay_versions(table, versions), table.io.new_output(path))
-        sync_folder(Path(path).parent)
-        rows = IcebergTables.__table__
-        this = (
-            (rows.c.catalog_name == NAMESPACE) & (rows.c.table_namespace == NAMESPACE) & (rows.c.table_name == dataset)
-        )
-        with catalog.engine.begin() as connection:
-            found = rows.update().where(this).values(metadata_location=path, previous_metadata_location=None)
-            connection.execute(found)
+    sync_folder(Path(path).parent)
+    set_metadata_file(home, dataset, path)
+
+
+def set_metadata_file(home: Home, dataset: str, path: str) -> None:
+    """Make the catalog name another file of metadata of a table, without its history."""
+    from pyiceberg.catalog.sql import IcebergTables  # noqa: PLC0415
+
+    rows = IcebergTables.__table__
+    this = (rows.c.catalog_name == NAMESPACE) & (rows.c.table_namespace == NAMESPACE) & (rows.c.table_name == dataset)
+    with open_catalog(home) as catalog, catalog.engine.begin() as connection:
+        connection.execute(rows.update().where(this).values(metadata_location=path, previous_metadata_location=None))
 
 
 def _replay_versions(table: Any, versions: Sequence[DatasetVersion]) -> Any:

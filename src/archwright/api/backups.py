@@ -1,0 +1,126 @@
+"""`backup` and `restore`: encrypted copies of the home at another place."""
+
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from archwright import settings
+from archwright.access.api_keys import KeyStore
+from archwright.api.context import open_audited_keys, open_home, write_owner_record
+from archwright.backup.creation import create_backup, lock_backups, remove_old_backups
+from archwright.backup.drill_keys import create_drill_keys
+from archwright.backup.manifest import DATABASE_FILE, BackupManifest, DrillKeys
+from archwright.backup.repository import BackupRepository, open_or_create_repository, open_repository
+from archwright.backup.restoration import restore_backup
+from archwright.backup.storage import BackupStorage, open_storage
+from archwright.contract.backup import BackupList, CreatedBackup, RestoredHome, StoredBackup
+from archwright.contract.record import replace
+from archwright.errors import ErrorLocation, UsageError
+from archwright.home import Home
+from archwright.serving.settings.engine_secrets import read_secret
+from archwright.settings import Settings, locate_root
+from archwright.store import Store
+
+KEY_HINT = "write a passphrase of 16 characters or more to a file outside the home (mode 0600), and keep a copy of it "
+KEY_HINT += "elsewhere; then set backup_key to file:PATH"
+
+
+def backup(
+    *,
+    to: str | None = None,
+    key: str | None = None,
+    keep: int | None = None,
+    list: bool = False,  # noqa: A002 - the option's name
+) -> CreatedBackup | BackupList:
+    """Back up the home in force while it is in use, or list the backups of a place.
+
+    `keep`: remove all backups but the newest so many. Raises UsageError AW-USE-85 (no place, no key or none to keep),
+    OperateError AW-OPS-81 (wrong key) to AW-OPS-89."""
+    chosen = settings.load()
+    storage, secret = _open_place(chosen, to, key)
+    if list:
+        return _list_backups(open_repository(storage, secret))
+    if keep is not None and keep < 1:
+        raise _argument_error(f"{keep} backups cannot be kept", "keep", "keep 1 or more")
+    repository = open_or_create_repository(storage, secret)
+    with open_home() as (_chosen, home, _store):
+        database = _locate_database(chosen, home)
+    with lock_backups(home):
+        with open_audited_keys() as (keys, record):
+            drill = _find_drill_keys(repository, keys)
+            record("backup", storage.address, "")
+        made = create_backup(home, database, repository, drill)
+        removed = () if keep is None else remove_old_backups(repository, keep)
+    return replace(made, removed=removed)
+
+
+def restore(
+    backup: str | None = None, *, source: str | None = None, into: str | None = None, key: str | None = None
+) -> RestoredHome:
+    """Restore a backup (default: the newest) to an empty folder (default: the home in force).
+
+    Raises UsageError AW-USE-85, OperateError AW-OPS-81 to AW-OPS-84, AW-OPS-88, AW-OPS-89."""
+    chosen = settings.load()
+    storage, secret = _open_place(chosen, source, key)
+    repository = open_repository(storage, secret)
+    manifest = repository.read_manifest(backup) if backup else repository.find_newest()
+    restored = restore_backup(repository, manifest, locate_root(into or chosen.home))
+    _record_restoration(Home(restored.home), manifest)
+    return restored
+
+
+def _open_place(chosen: Settings, place: str | None, key: str | None) -> tuple[BackupStorage, str]:
+    address, reference = place or chosen.backup_to, key or chosen.backup_key
+    if not address:
+        raise _argument_error("no place for backups is stated", "backup_to", "set backup_to to a folder or s3://...")
+    secret = read_secret(reference)
+    if not secret:
+        raise _argument_error("no key for backups is stated", "backup_key", KEY_HINT)
+    return open_storage(address), secret
+
+
+def _argument_error(message: str, name: str, hint: str) -> UsageError:
+    return UsageError("AW-USE-85", message, where=ErrorLocation(field=name), hint=hint)
+
+
+def _locate_database(chosen: Settings, home: Home) -> Path:
+    """The file of the database. Raises UsageError AW-USE-86 for another database."""
+    url = urlsplit(chosen.database_url)
+    if not url.scheme:
+        return home.root / DATABASE_FILE
+    if url.scheme == "sqlite":
+        return Path(unquote(url.path.removeprefix("/")))
+    message = "only a database in a file can be backed up by this verb"
+    hint = "back up the database by pg_dump, and the home by another program"
+    raise UsageError("AW-USE-86", message, where=ErrorLocation(field="database_url"), hint=hint)
+
+
+def _find_drill_keys(repository: BackupRepository, keys: KeyStore) -> DrillKeys:
+    """The keys of the newest backup, or new ones for a new place."""
+    ids = repository.list_ids()
+    if ids:
+        return repository.read_manifest(ids[-1]).drill
+    return create_drill_keys(keys)
+
+
+def _list_backups(repository: BackupRepository) -> BackupList:
+    manifests = (repository.read_manifest(one) for one in reversed(repository.list_ids()))
+    return BackupList(place=repository.storage.address, backups=tuple(_describe_backup(one) for one in manifests))
+
+
+def _describe_backup(manifest: BackupManifest) -> StoredBackup:
+    return StoredBackup(
+        id=manifest.id,
+        at=manifest.at,
+        home=manifest.root,
+        files=len(manifest.files),
+        size_bytes=manifest.size_bytes,
+        written_by=manifest.written_by,
+    )
+
+
+def _record_restoration(home: Home, manifest: BackupManifest) -> None:
+    """Write the audit record of the restoration to the restored home."""
+    home.migrate()
+    with closing(Store(home.store_url)) as store:
+        write_owner_record(store, home, "restore", manifest.id)

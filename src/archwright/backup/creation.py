@@ -1,0 +1,181 @@
+"""A backup of a home that may be in use.
+
+Order: large files first, which rarely change. Then, near together, the segments of the write-ahead log, the database,
+and the checkpoints up to the newest one that the copy of the database confirms. A record that is in a segment and in
+the database counts once, and no record of before the segments were read is missing.
+
+If a file of the lake or a segment disappears meanwhile, the databases may name a file that the copy lacks. Then this
+part is done again.
+"""
+
+import fcntl
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from archwright import __version__
+from archwright.access.audit_checkpoints import encode_checkpoint, read_checkpoints, read_signing_key
+from archwright.access.checkpoint_anchor import read_anchors
+from archwright.backup.file_copy import FileCopier
+from archwright.backup.home_contents import CATALOG_FILE, CHECKPOINTS_FILE, LAKE, LEDGER, list_files
+from archwright.backup.manifest import DATABASE_FILE, BackupFile, BackupManifest, DrillKeys
+from archwright.backup.repository import BackupRepository
+from archwright.contract.backup import CreatedBackup
+from archwright.errors import ErrorLocation, OperateError
+from archwright.home import SCHEMA_VERSION, Home, open_private
+from archwright.journal import report_step
+from archwright.monitor.wal.segments import SEGMENT_SUFFIX, find_data_end
+from archwright.sqlite_files import copy_sqlite_file
+from archwright.store import Store
+
+SNAPSHOT_TRIES = 5
+COPY_PREFIX = "snapshot-"
+
+
+@contextmanager
+def lock_backups(home: Home) -> Iterator[None]:
+    """Hold the lock of the home's backups. Raises OperateError AW-OPS-86 if another process has it."""
+    with open_private(home.backups / "lock", "ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message, hint = "another backup of this home runs", "wait for its end, then run the command again"
+            raise OperateError("AW-OPS-86", message, where=ErrorLocation(str(home.root)), hint=hint) from error
+        yield
+
+
+def create_backup(home: Home, database: Path, repository: BackupRepository, drill: DrillKeys) -> CreatedBackup:
+    """Back up the home, whose database is a SQLite file. A killed run leaves objects that the next one uses.
+
+    Raises OperateError AW-OPS-85 (files disappear all the time), StoreError AW-STO-26."""
+    started = time.monotonic()
+    ids = repository.list_ids()
+    known = repository.read_manifest(ids[-1]).files if ids else ()
+    copier = FileCopier(repository, known)
+    _remove_left_copies(home)
+    with TemporaryDirectory(dir=home.backups, prefix=COPY_PREFIX) as folder:
+        snapshot = _HomeSnapshot(home, database, copier, Path(folder))
+        at, files = snapshot.take()
+    manifest = BackupManifest(
+        id=_name_backup(at),
+        at=at,
+        written_by=__version__,
+        schema=SCHEMA_VERSION,
+        root=str(home.root),
+        drill=drill,
+        files=tuple(files[name] for name in sorted(files)),
+    )
+    repository.write_manifest(manifest)
+    return CreatedBackup(
+        id=manifest.id,
+        place=repository.storage.address,
+        files=len(files),
+        size_bytes=manifest.size_bytes,
+        added_bytes=copier.added_bytes,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _remove_left_copies(home: Home) -> None:
+    """Remove the copies of databases that a killed run left. The caller holds the lock."""
+    for folder in home.backups.glob(f"{COPY_PREFIX}*"):
+        shutil.rmtree(folder)
+
+
+def _name_backup(at: float) -> str:
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(at))}-{int(at % 1 * 1000):03d}{secrets.token_hex(2)}"
+
+
+class _HomeSnapshot:
+    """The files of a home in the state of one moment."""
+
+    def __init__(self, home: Home, database: Path, copier: FileCopier, folder: Path) -> None:
+        self._home = home
+        self._database = database
+        self._copier = copier
+        self._folder = folder
+
+    def take(self) -> tuple[float, dict[str, BackupFile]]:
+        """Return the time of the state, and the files by path."""
+        report_step("reading the files of the home")
+        self._store_files("")  # most bytes are read here, so the tries below are short
+        for _ in range(SNAPSHOT_TRIES):
+            before = self._list_linked_files()
+            at = time.time()
+            files = self._store_segments()
+            report_step("copying the databases")
+            files |= self._store_databases()
+            files |= self._store_files("")
+            files |= self._store_checkpoints()
+            if before <= self._list_linked_files():
+                return at, files
+        message = "files of the lake or of the log were removed while they were copied, in every try"
+        hint = "run the command again when no retention, erasure or rewriting of data runs"
+        raise OperateError("AW-OPS-85", message, where=ErrorLocation(str(self._home.root)), hint=hint)
+
+    def _list_linked_files(self) -> set[str]:
+        """The files that databases name."""
+        return {*list_files(self._home, LAKE), *list_files(self._home, LEDGER)}
+
+    def _store_files(self, folder: str) -> dict[str, BackupFile]:
+        """Store all files but segments and checkpoints, which follow the database."""
+        stored = {}
+        for name, path in list_files(self._home, folder).items():
+            if name == CHECKPOINTS_FILE or name.startswith(f"{LEDGER}/"):
+                continue
+            file = self._copier.store_file(name, path)
+            if file is not None:
+                stored[name] = file
+        return stored
+
+    def _store_segments(self) -> dict[str, BackupFile]:
+        """Store the complete writes of each segment of the log."""
+        stored = {}
+        for name, path in list_files(self._home, LEDGER).items():
+            if not name.endswith(SEGMENT_SUFFIX):
+                continue
+            with suppress(FileNotFoundError):
+                data = path.read_bytes()
+                stored[name] = self._copier.store_bytes(name, data[: find_data_end(data)])
+        return stored
+
+    def _store_databases(self) -> dict[str, BackupFile]:
+        sources = {DATABASE_FILE: self._database, CATALOG_FILE: self._home.root / CATALOG_FILE}
+        stored = {}
+        for name, path in sources.items():
+            if not path.exists():
+                continue
+            copy = self._folder / path.name
+            copy.unlink(missing_ok=True)
+            copy_sqlite_file(path, copy)
+            file = self._copier.store_file(name, copy)
+            if file is not None:
+                stored[name] = file
+        return stored
+
+    def _store_checkpoints(self) -> dict[str, BackupFile]:
+        """Store the checkpoints that the copy of the database covers.
+
+        The home gets a checkpoint before the database names it, so the newest ones may cover later records."""
+        path = self._home.audit_checkpoints
+        key = read_signing_key(self._home)
+        if key is None or not path.exists():
+            return {}
+        with closing(Store(f"sqlite:///{self._folder / self._database.name}")) as store:
+            anchors = [anchor.number for anchor in read_anchors(store) if anchor.public_key == key.public_key]
+        newest = max(anchors, default=1)  # a killed process may have left the first one without
+        covered = (one for one in read_checkpoints(path) if one.number is None or one.number <= newest)
+        data = b"".join(encode_checkpoint(checkpoint) + b"\n" for checkpoint in covered)
+        return {CHECKPOINTS_FILE: self._copier.store_bytes(CHECKPOINTS_FILE, data)}
+
+
+def remove_old_backups(repository: BackupRepository, keep: int) -> tuple[str, ...]:
+    """Remove all backups but the newest `keep`; return their ids."""
+    old = repository.list_ids()[:-keep]
+    if old:
+        repository.remove_backups(old)
+    return tuple(old)

@@ -1,0 +1,18 @@
+"""Two keys of the gateway for drills: a drill sends requests with them to the gateway of the restored home.
+
+Their secrets are only in the encrypted manifests. The valid key may spend one cent in all, so that its secret is of
+little use with the gateway that runs."""
+
+from archwright.access.api_keys import KeyStore
+from archwright.backup.manifest import DrillKeys
+from archwright.policy.usage_limits import UsageLimits
+
+DRILL_TENANT = "backup-drill"
+DRILL_LIMITS = UsageLimits(rpm=10, budget_usd=0.01)
+
+
+def create_drill_keys(keys: KeyStore) -> DrillKeys:
+    valid, _record = keys.create(DRILL_TENANT, name="valid", limits=DRILL_LIMITS)
+    revoked, record = keys.create(DRILL_TENANT, name="revoked", limits=DRILL_LIMITS)
+    keys.revoke(record.id)
+    return DrillKeys(valid=valid, revoked=revoked)

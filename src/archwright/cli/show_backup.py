@@ -1,0 +1,41 @@
+"""The terminal output of backups, restorations and drills."""
+
+from archwright.cli.number_format import format_quantity
+from archwright.cli.show import as_json, make_console, print_rows, print_text
+from archwright.cli.table_layout import TableColumn, format_time, print_fields
+from archwright.contract.backup import BackupList, CreatedBackup, RestoredHome
+
+__all__ = ["as_json", "print_backup", "print_restored"]
+
+BACKUP_COLUMNS = (
+    TableColumn("id", "id", whole=True),
+    TableColumn("at", lambda row: format_time(row.at), whole=True),
+    TableColumn("files", lambda row: f"{row.files:,}", number=True),
+    TableColumn("size", lambda row: format_quantity(row.size_bytes, "bytes"), number=True),
+    TableColumn("home", "home"),
+)
+
+
+def print_backup(result: CreatedBackup | BackupList) -> int:
+    if isinstance(result, BackupList):
+        return print_rows(BACKUP_COLUMNS, result.backups, "no backups")
+    fields = {
+        "backup": result.id,
+        "place": result.place,
+        "size": f"{result.files:,} files, {format_quantity(result.size_bytes, 'bytes')}",
+        "added": f"{format_quantity(result.added_bytes, 'bytes')} in {result.seconds:.1f} s",
+        "removed": f"{len(result.removed)} older backups",
+    }
+    print_fields(make_console(), fields)
+    return 0
+
+
+def print_restored(result: RestoredHome) -> int:
+    size = format_quantity(result.size_bytes, "bytes")
+    fields = {
+        "backup": f"{result.id}, of {format_time(result.backup_at)}",
+        "home": result.home,
+        "size": f"{result.files:,} files, {size} in {result.seconds:.1f} s; every digest is right",
+    }
+    print_fields(make_console(), fields)
+    return print_text(f"To use it: export ARCHWRIGHT_HOME={result.home}")
