@@ -9,9 +9,10 @@ from archwright.errors import ErrorLocation, StoreError
 
 
 def copy_sqlite_file(source: Path, target: Path) -> None:
-    """Copy a database as it is at one moment, while others write to it. Raises StoreError AW-STO-26.
+    """Copy a database to a new file as it is at one moment, while others write to it. Raises StoreError AW-STO-26.
 
     Design: SQLite's own backup in one step. In steps, each write of another process would begin it again."""
+    target.touch(0o600, exist_ok=False)
     try:
         with closing(_open_file(source)) as origin, closing(sqlite3.connect(target)) as copy:
             origin.backup(copy)

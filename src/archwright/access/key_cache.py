@@ -105,7 +105,9 @@ class KeyCache:
         self._live: dict[bytes, Principal] = {}
         self._tenants: set[str] = set()
         self.serves_many_tenants = False
-        """True if the keys, as of the last read, belong to more than one tenant, revoked keys included."""
+        """True if the keys, as of the last read, belong to more than one tenant, revoked keys included.
+
+        The tenant of drills does not count: its keys send no requests here."""
         self._digests: dict[str, tuple[bytes, ...]] = {}
         self._revoked: set[str] = set()
         self._ends: dict[bytes, float] = {}
@@ -302,7 +304,7 @@ class KeyCache:
     def _add_key(self, row: KeyRecord) -> None:
         self._limits.setdefault(tables.format_scope_name("key", row.id), self._intern_limits(tables.build_limits(row)))
         self._tenants.add(row.tenant)
-        self.serves_many_tenants = len(self._tenants) > 1
+        self.serves_many_tenants = len(self._tenants - {tables.DRILL_TENANT}) > 1
         if row.id in self._revoked:
             return
         digest = bytes.fromhex(row.digest)

@@ -13,6 +13,8 @@ from archwright.policy.usage_limits import BudgetPeriod, UsageLimits, find_limit
 from archwright.store import RecordTable
 
 SECRET_PREFIX = "aw_"
+# The tenant of the keys with which a drill tries a restored home; it sends no requests to the gateway in force.
+DRILL_TENANT = "backup-drill"
 BODY_LENGTH = 43
 SECRET_LENGTH = len(SECRET_PREFIX) + BODY_LENGTH + 6
 SHOWN_CHARACTERS = 10  # characters of a secret in lists: 42 of its 256 random bits

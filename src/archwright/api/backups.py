@@ -8,12 +8,13 @@ from archwright import settings
 from archwright.access.api_keys import KeyStore
 from archwright.api.context import open_audited_keys, open_home, write_owner_record
 from archwright.backup.creation import create_backup, lock_backups, remove_old_backups
-from archwright.backup.drill_keys import create_drill_keys
+from archwright.backup.drill import run_drill
+from archwright.backup.drill_keys import find_or_create_keys
 from archwright.backup.manifest import DATABASE_FILE, BackupManifest, DrillKeys
 from archwright.backup.repository import BackupRepository, open_or_create_repository, open_repository
 from archwright.backup.restoration import restore_backup
 from archwright.backup.storage import BackupStorage, open_storage
-from archwright.contract.backup import BackupList, CreatedBackup, RestoredHome, StoredBackup
+from archwright.contract.backup import BackupList, CreatedBackup, DrillRecord, RestoredHome, StoredBackup
 from archwright.contract.record import replace
 from archwright.errors import ErrorLocation, UsageError
 from archwright.home import Home
@@ -30,12 +31,16 @@ def backup(
     to: str | None = None,
     key: str | None = None,
     keep: int | None = None,
+    drill: bool = False,
+    model: str | None = None,
     list: bool = False,  # noqa: A002 - the option's name
-) -> CreatedBackup | BackupList:
+) -> CreatedBackup | BackupList | DrillRecord:
     """Back up the home in force while it is in use, or list the backups of a place.
 
-    `keep`: remove all backups but the newest so many. Raises UsageError AW-USE-85 (no place, no key or none to keep),
-    OperateError AW-OPS-81 (wrong key) to AW-OPS-89."""
+    `keep`: remove all backups but the newest so many. `drill`: restore the newest backup to a scratch home and prove
+    that it works, with a stored `model` (default: the null engine).
+
+    Raises UsageError AW-USE-85 (no place, no key, or none to keep), OperateError AW-OPS-81 to AW-OPS-89."""
     chosen = settings.load()
     storage, secret = _open_place(chosen, to, key)
     if list:
@@ -45,11 +50,13 @@ def backup(
     repository = open_or_create_repository(storage, secret)
     with open_home() as (_chosen, home, _store):
         database = _locate_database(chosen, home)
+    if drill:
+        return _run_drill(home, repository, model)
     with lock_backups(home):
         with open_audited_keys() as (keys, record):
-            drill = _find_drill_keys(repository, keys)
+            drill_keys = _find_drill_keys(repository, keys)
             record("backup", storage.address, "")
-        made = create_backup(home, database, repository, drill)
+        made = create_backup(home, database, repository, drill_keys)
         removed = () if keep is None else remove_old_backups(repository, keep)
     return replace(made, removed=removed)
 
@@ -67,6 +74,13 @@ def restore(
     restored = restore_backup(repository, manifest, locate_root(into or chosen.home))
     _record_restoration(Home(restored.home), manifest)
     return restored
+
+
+def _run_drill(home: Home, repository: BackupRepository, model: str | None) -> DrillRecord:
+    with lock_backups(home):
+        with open_audited_keys() as (_keys, record):
+            record("backup.drill", repository.storage.address, "")
+        return run_drill(home, repository, model)
 
 
 def _open_place(chosen: Settings, place: str | None, key: str | None) -> tuple[BackupStorage, str]:
@@ -96,11 +110,9 @@ def _locate_database(chosen: Settings, home: Home) -> Path:
 
 
 def _find_drill_keys(repository: BackupRepository, keys: KeyStore) -> DrillKeys:
-    """The keys of the newest backup, or new ones for a new place."""
     ids = repository.list_ids()
-    if ids:
-        return repository.read_manifest(ids[-1]).drill
-    return create_drill_keys(keys)
+    former = repository.read_manifest(ids[-1]).drill if ids else None
+    return find_or_create_keys(keys, former)
 
 
 def _list_backups(repository: BackupRepository) -> BackupList:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from archwright.backup.manifest import DATABASE_FILE
 from archwright.home import Home
+from archwright.monitor.wal.segments import SEGMENT_SUFFIX
 from archwright.store import SQLITE_SUFFIXES
 
 CATALOG_FILE = "lake/catalog.db"
@@ -45,4 +46,6 @@ def _walk_folder(root: Path, folder: Path) -> Iterator[tuple[str, Path]]:
 
 def _is_backed_up(name: str) -> bool:
     last = name.rpartition("/")[2]
+    if last.endswith(SEGMENT_SUFFIX):  # a segment of no store has a name that begins with a point
+        return True
     return name not in DATABASES and not last.startswith(".") and not last.endswith(UNFINISHED_SUFFIXES)

@@ -3,7 +3,7 @@
 from archwright.cli.number_format import format_quantity
 from archwright.cli.show import as_json, make_console, print_rows, print_text
 from archwright.cli.table_layout import TableColumn, format_time, print_fields
-from archwright.contract.backup import BackupList, CreatedBackup, RestoredHome
+from archwright.contract.backup import BackupList, CreatedBackup, DrillRecord, RestoredHome
 
 __all__ = ["as_json", "print_backup", "print_restored"]
 
@@ -16,15 +16,31 @@ BACKUP_COLUMNS = (
 )
 
 
-def print_backup(result: CreatedBackup | BackupList) -> int:
+def print_backup(result: CreatedBackup | BackupList | DrillRecord) -> int:
     if isinstance(result, BackupList):
         return print_rows(BACKUP_COLUMNS, result.backups, "no backups")
+    if isinstance(result, DrillRecord):
+        return _print_drill(result)
     fields = {
         "backup": result.id,
         "place": result.place,
         "size": f"{result.files:,} files, {format_quantity(result.size_bytes, 'bytes')}",
         "added": f"{format_quantity(result.added_bytes, 'bytes')} in {result.seconds:.1f} s",
         "removed": f"{len(result.removed)} older backups",
+    }
+    print_fields(make_console(), fields)
+    return 0
+
+
+def _print_drill(result: DrillRecord) -> int:
+    size = format_quantity(result.size_bytes, "bytes")
+    counts = f"{result.audit_records:,} audit records; {result.sampled} files read again"
+    fields = {
+        "drill": f"passed at {format_time(result.at)}: an old key was answered, a revoked one refused",
+        "backup": f"{result.backup}, manifest {result.manifest_sha256}",
+        "RPO": f"{result.rpo_s:,.0f} s: the age of the backup",
+        "RTO": f"{result.rto_s:,.1f} s: from the start to the first answer",
+        "verified": f"{result.files:,} files, {size}; {counts}",
     }
     print_fields(make_console(), fields)
     return 0
