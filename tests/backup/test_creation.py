@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from archwright.api import backup, restore
-from archwright.backup import creation
+from archwright.backup import creation, home_database
 from archwright.backup.creation import lock_backups
 from archwright.backup.repository import BackupRepository, open_repository
 from archwright.backup.restoration import restore_backup
@@ -154,7 +154,7 @@ def test_a_file_that_disappears_makes_another_try(
         old.unlink(missing_ok=True)
         copy(source, target)
 
-    monkeypatch.setattr(creation, "copy_sqlite_file", remove_and_copy)
+    monkeypatch.setattr(home_database, "copy_sqlite_file", remove_and_copy)
     make_backup()
     assert copies == 2
 
@@ -165,7 +165,7 @@ def test_a_file_that_disappears_makes_another_try(
 
     for number in range(creation.SNAPSHOT_TRIES):
         (home.lake / f"v{number}").write_bytes(b"rows")
-    monkeypatch.setattr(creation, "copy_sqlite_file", remove_always)
+    monkeypatch.setattr(home_database, "copy_sqlite_file", remove_always)
     error_of("AW-OPS-85", backup)
 
 

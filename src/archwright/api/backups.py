@@ -1,8 +1,6 @@
 """`backup` and `restore`: encrypted copies of the home at another place."""
 
 from contextlib import closing
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from archwright import settings
 from archwright.access.api_keys import KeyStore
@@ -10,9 +8,10 @@ from archwright.api.context import open_audited_keys, open_home, write_owner_rec
 from archwright.backup.creation import create_backup, lock_backups, remove_old_backups
 from archwright.backup.drill import run_drill
 from archwright.backup.drill_keys import find_or_create_keys
-from archwright.backup.manifest import DATABASE_FILE, BackupManifest, DrillKeys
+from archwright.backup.home_database import HomeDatabase, open_database
+from archwright.backup.manifest import BackupManifest, DrillKeys
 from archwright.backup.repository import BackupRepository, open_or_create_repository, open_repository
-from archwright.backup.restoration import restore_backup
+from archwright.backup.restoration import locate_store, restore_backup
 from archwright.backup.storage import BackupStorage, open_storage
 from archwright.contract.backup import BackupList, CreatedBackup, DrillRecord, RestoredHome, StoredBackup
 from archwright.contract.record import replace
@@ -49,9 +48,9 @@ def backup(
         raise _argument_error(f"{keep} backups cannot be kept", "keep", "keep 1 or more")
     repository = open_or_create_repository(storage, secret)
     with open_home() as (_chosen, home, _store):
-        database = _locate_database(chosen, home)
+        database = open_database(chosen.database_url, home)
     if drill:
-        return _run_drill(home, repository, model)
+        return _run_drill(home, repository, database, model)
     with lock_backups(home):
         with open_audited_keys() as (keys, record):
             drill_keys = _find_drill_keys(repository, keys)
@@ -66,21 +65,22 @@ def restore(
 ) -> RestoredHome:
     """Restore a backup (default: the newest) to an empty folder (default: the home in force).
 
-    Raises UsageError AW-USE-85, OperateError AW-OPS-81 to AW-OPS-84, AW-OPS-88, AW-OPS-89."""
+    A database of PostgreSQL is restored to the empty one of the setting database_url.
+    Raises UsageError AW-USE-85, AW-USE-86, OperateError AW-OPS-76, AW-OPS-81 to AW-OPS-84, AW-OPS-88, AW-OPS-89."""
     chosen = settings.load()
     storage, secret = _open_place(chosen, source, key)
     repository = open_repository(storage, secret)
     manifest = repository.read_manifest(backup) if backup else repository.find_newest()
-    restored = restore_backup(repository, manifest, locate_root(into or chosen.home))
-    _record_restoration(Home(restored.home), manifest)
+    restored = restore_backup(repository, manifest, locate_root(into or chosen.home), chosen.database_url)
+    _record_restoration(Home(restored.home), manifest, chosen.database_url)
     return restored
 
 
-def _run_drill(home: Home, repository: BackupRepository, model: str | None) -> DrillRecord:
+def _run_drill(home: Home, repository: BackupRepository, database: HomeDatabase, model: str | None) -> DrillRecord:
     with lock_backups(home):
         with open_audited_keys() as (_keys, record):
             record("backup.drill", repository.storage.address, "")
-        return run_drill(home, repository, model)
+        return run_drill(home, repository, database, model)
 
 
 def _open_place(chosen: Settings, place: str | None, key: str | None) -> tuple[BackupStorage, str]:
@@ -95,18 +95,6 @@ def _open_place(chosen: Settings, place: str | None, key: str | None) -> tuple[B
 
 def _argument_error(message: str, name: str, hint: str) -> UsageError:
     return UsageError("AW-USE-85", message, where=ErrorLocation(field=name), hint=hint)
-
-
-def _locate_database(chosen: Settings, home: Home) -> Path:
-    """The file of the database. Raises UsageError AW-USE-86 for another database."""
-    url = urlsplit(chosen.database_url)
-    if not url.scheme:
-        return home.root / DATABASE_FILE
-    if url.scheme == "sqlite":
-        return Path(unquote(url.path.removeprefix("/")))
-    message = "only a database in a file can be backed up by this verb"
-    hint = "back up the database by pg_dump, and the home by another program"
-    raise UsageError("AW-USE-86", message, where=ErrorLocation(field="database_url"), hint=hint)
 
 
 def _find_drill_keys(repository: BackupRepository, keys: KeyStore) -> DrillKeys:
@@ -131,8 +119,8 @@ def _describe_backup(manifest: BackupManifest) -> StoredBackup:
     )
 
 
-def _record_restoration(home: Home, manifest: BackupManifest) -> None:
+def _record_restoration(home: Home, manifest: BackupManifest, database_url: str) -> None:
     """Write the audit record of the restoration to the restored home."""
     home.migrate()
-    with closing(Store(home.store_url)) as store:
+    with closing(Store(locate_store(manifest, home, database_url))) as store:
         write_owner_record(store, home, "restore", manifest.id)

@@ -13,24 +13,22 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from archwright import __version__
 from archwright.access.audit_checkpoints import encode_checkpoint, read_checkpoints, read_signing_key
-from archwright.access.checkpoint_anchor import read_anchors
 from archwright.backup.file_copy import FileCopier
 from archwright.backup.home_contents import CATALOG_FILE, CHECKPOINTS_FILE, LAKE, LEDGER, list_files
-from archwright.backup.manifest import DATABASE_FILE, BackupFile, BackupManifest, DrillKeys
+from archwright.backup.home_database import FileDatabase, HomeDatabase
+from archwright.backup.manifest import BackupFile, BackupManifest, DrillKeys
 from archwright.backup.repository import BackupRepository
 from archwright.contract.backup import CreatedBackup
 from archwright.errors import ErrorLocation, OperateError
 from archwright.home import SCHEMA_VERSION, Home, open_private
 from archwright.journal import report_step
 from archwright.monitor.wal.segments import SEGMENT_SUFFIX, find_data_end
-from archwright.sqlite_files import copy_sqlite_file
-from archwright.store import Store
 
 SNAPSHOT_TRIES = 5
 COPY_PREFIX = "snapshot-"
@@ -48,8 +46,8 @@ def lock_backups(home: Home) -> Iterator[None]:
         yield
 
 
-def create_backup(home: Home, database: Path, repository: BackupRepository, drill: DrillKeys) -> CreatedBackup:
-    """Back up the home, whose database is a SQLite file. A killed run leaves objects that the next one uses.
+def create_backup(home: Home, database: HomeDatabase, repository: BackupRepository, drill: DrillKeys) -> CreatedBackup:
+    """Back up the home with its database. A killed run leaves objects that the next one uses.
 
     Raises OperateError AW-OPS-85 (files disappear all the time), StoreError AW-STO-26."""
     started = time.monotonic()
@@ -93,7 +91,7 @@ def _name_backup(at: float) -> str:
 class _HomeSnapshot:
     """The files of a home in the state of one moment."""
 
-    def __init__(self, home: Home, database: Path, copier: FileCopier, folder: Path) -> None:
+    def __init__(self, home: Home, database: HomeDatabase, copier: FileCopier, folder: Path) -> None:
         self._home = home
         self._database = database
         self._copier = copier
@@ -144,18 +142,18 @@ class _HomeSnapshot:
         return stored
 
     def _store_databases(self) -> dict[str, BackupFile]:
-        sources = {DATABASE_FILE: self._database, CATALOG_FILE: self._home.root / CATALOG_FILE}
+        catalog = FileDatabase(self._home.root / CATALOG_FILE)
         stored = {}
-        for name, path in sources.items():
-            if not path.exists():
-                continue
-            copy = self._folder / path.name
+        for name, database in ((self._database.file_name, self._database), (CATALOG_FILE, catalog)):
+            copy = self._locate_copy(name)
             copy.unlink(missing_ok=True)
-            copy_sqlite_file(path, copy)
-            file = self._copier.store_file(name, copy)
+            file = self._copier.store_file(name, copy) if database.copy_to(copy) else None
             if file is not None:
                 stored[name] = file
         return stored
+
+    def _locate_copy(self, name: str) -> Path:
+        return self._folder / name.rpartition("/")[2]
 
     def _store_checkpoints(self) -> dict[str, BackupFile]:
         """Store the checkpoints that the copy of the database covers.
@@ -165,9 +163,8 @@ class _HomeSnapshot:
         key = read_signing_key(self._home)
         if key is None or not path.exists():
             return {}
-        with closing(Store(f"sqlite:///{self._folder / self._database.name}")) as store:
-            anchors = [anchor.number for anchor in read_anchors(store) if anchor.public_key == key.public_key]
-        newest = max(anchors, default=1)  # a killed process may have left the first one without
+        copy = self._locate_copy(self._database.file_name)
+        newest = self._database.read_anchor(copy, key.public_key)
         covered = (one for one in read_checkpoints(path) if one.number is None or one.number <= newest)
         data = b"".join(encode_checkpoint(checkpoint) + b"\n" for checkpoint in covered)
         return {CHECKPOINTS_FILE: self._copier.store_bytes(CHECKPOINTS_FILE, data)}

@@ -11,6 +11,7 @@ import random
 import shutil
 import subprocess
 import time
+from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +19,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from archwright.backup.file_copy import digest_file
+from archwright.backup.home_database import HomeDatabase, PostgresDatabase
 from archwright.backup.manifest import BackupFile, BackupManifest
 from archwright.backup.repository import BackupRepository
 from archwright.backup.restoration import restore_backup
@@ -38,7 +40,9 @@ LASTING_FOLDERS = ("models/", "lake/tables/", "lake/indexes/")
 REWRITTEN_FOLDER = "/metadata/"
 
 
-def run_drill(home: Home, repository: BackupRepository, model: str | None = None) -> DrillRecord:
+def run_drill(
+    home: Home, repository: BackupRepository, database: HomeDatabase, model: str | None = None
+) -> DrillRecord:
     """Restore the newest backup and check it. The caller holds the lock of the home's backups.
 
     Each result is recorded in the home. Raises the error of the step that failed: OperateError AW-OPS-82 (damaged),
@@ -56,8 +60,11 @@ def run_drill(home: Home, repository: BackupRepository, model: str | None = None
             size_bytes=manifest.size_bytes,
             manifest_sha256=hashlib.sha256(msgspec.json.encode(manifest)).hexdigest(),
         )
-        with TemporaryDirectory(dir=home.backups, prefix=SCRATCH_PREFIX) as folder:
-            record = _Drill(repository, manifest, Path(folder) / "home").run(record, model)
+        with (
+            TemporaryDirectory(dir=home.backups, prefix=SCRATCH_PREFIX) as folder,
+            _create_database(manifest, database) as url,
+        ):
+            record = _Drill(repository, manifest, Home(Path(folder) / "home"), url).run(record, model)
     except ArchwrightError as error:
         _append_record(home, replace(record, error=f"{error.code}  {error.message}"))
         raise
@@ -73,20 +80,30 @@ def read_drills(home: Home) -> tuple[DrillRecord, ...]:
     return tuple(msgspec.json.decode(line, type=DrillRecord) for line in path.read_bytes().splitlines())
 
 
+def _create_database(manifest: BackupManifest, database: HomeDatabase) -> AbstractContextManager[str]:
+    """A scratch database for a dump; nothing for a file, which the backup holds."""
+    if not manifest.has_dump:
+        return nullcontext("")
+    if not isinstance(database, PostgresDatabase):
+        raise failed_drill("the database of the backup is of PostgreSQL, and database_url names no server")
+    return database.create_scratch()
+
+
 class _Drill:
     """One restoration of a backup to a scratch home."""
 
-    def __init__(self, repository: BackupRepository, manifest: BackupManifest, root: Path) -> None:
+    def __init__(self, repository: BackupRepository, manifest: BackupManifest, home: Home, database_url: str) -> None:
         self._repository = repository
         self._manifest = manifest
-        self._home = Home(root)
+        self._home = home
+        self._database_url = database_url
 
     def run(self, record: DrillRecord, model: str | None) -> DrillRecord:
         started = time.monotonic()
-        restore_backup(self._repository, self._manifest, self._home.root)
+        restore_backup(self._repository, self._manifest, self._home.root, self._database_url)
         (self._home.root / FILE).unlink(missing_ok=True)
         report_step("starting the restored home")
-        with run_platform(self._home, model) as platform:
+        with run_platform(self._home, model, self._database_url) as platform:
             keys = self._manifest.drill
             answer = platform.send_chat(keys.valid)
             rto_s = time.monotonic() - started
@@ -105,7 +122,7 @@ class _Drill:
         run = subprocess.run(
             build_module_command("archwright", "audit", "verify", "--json"),
             cwd=self._home.root,
-            env=isolate_environment(self._home),
+            env=isolate_environment(self._home, self._database_url),
             capture_output=True,
             check=False,
         )

@@ -55,6 +55,11 @@ class BackupManifest(Record):
     files: tuple[BackupFile, ...]
 
     @property
+    def has_dump(self) -> bool:
+        """True if the database is of PostgreSQL."""
+        return any(file.path == POSTGRES_DUMP for file in self.files)
+
+    @property
     def size_bytes(self) -> int:
         return sum(file.size_bytes for file in self.files)
 

@@ -6,10 +6,11 @@ from contextlib import closing
 from pathlib import Path
 
 from archwright.backup.file_copy import digest_file, restore_file
-from archwright.backup.manifest import DATABASE_FILE, BackupFile, BackupManifest, damaged_error
+from archwright.backup.home_database import PostgresDatabase, open_database
+from archwright.backup.manifest import DATABASE_FILE, POSTGRES_DUMP, BackupFile, BackupManifest, damaged_error
 from archwright.backup.repository import BackupRepository
 from archwright.contract.backup import RestoredHome
-from archwright.errors import ErrorLocation, OperateError
+from archwright.errors import ErrorLocation, OperateError, UsageError
 from archwright.home import SCHEMA_VERSION, Home, write_atomic
 from archwright.journal import report_step
 from archwright.lake.tables.table_relocation import relocate_tables
@@ -18,13 +19,17 @@ from archwright.store import Store
 FREE_SHARE = 1.1
 
 
-def restore_backup(repository: BackupRepository, manifest: BackupManifest, root: Path) -> RestoredHome:
+def restore_backup(
+    repository: BackupRepository, manifest: BackupManifest, root: Path, database_url: str = ""
+) -> RestoredHome:
     """Restore a backup to `root`, and check the digest of every file. A killed run is continued.
 
-    Raises OperateError AW-OPS-01 (no space), AW-OPS-82 (damaged), AW-OPS-84 (the folder is not empty), AW-OPS-88."""
+    `database_url`: an empty database for the copy of one of PostgreSQL. Raises UsageError AW-USE-86 without it,
+    OperateError AW-OPS-01 (no space), AW-OPS-82 (damaged), AW-OPS-84 (the folder is not empty), AW-OPS-88."""
     started = time.monotonic()
     home = Home(root)
     _check_schema(manifest)
+    _check_database(manifest, database_url)
     _check_empty(home, manifest)
     _check_space(home, manifest)
     write_atomic(home.unfinished_restoration, manifest.id.encode())
@@ -32,9 +37,10 @@ def restore_backup(repository: BackupRepository, manifest: BackupManifest, root:
     report_step("restoring the files")
     for file in manifest.files:
         _restore_missing(repository, file, home)
+    _load_dump(home, database_url)
     if manifest.root != str(home.root):
         report_step("writing the tables' metadata for the new path")
-        with closing(Store(f"sqlite:///{home.root / DATABASE_FILE}")) as store:
+        with closing(Store(locate_store(manifest, home, database_url))) as store:
             relocate_tables(home, store)
     home.unfinished_restoration.unlink()
     return RestoredHome(
@@ -45,6 +51,27 @@ def restore_backup(repository: BackupRepository, manifest: BackupManifest, root:
         size_bytes=manifest.size_bytes,
         seconds=time.monotonic() - started,
     )
+
+
+def locate_store(manifest: BackupManifest, home: Home, database_url: str) -> str:
+    """The URL of the database of a restored home."""
+    return database_url if manifest.has_dump else f"sqlite:///{home.root / DATABASE_FILE}"
+
+
+def _check_database(manifest: BackupManifest, database_url: str) -> None:
+    if manifest.has_dump and not isinstance(open_database(database_url, Home(manifest.root)), PostgresDatabase):
+        message = "the database of this backup is of PostgreSQL, and no database for it is stated"
+        hint = "create an empty database, and set ARCHWRIGHT_DATABASE_URL to its URL"
+        raise UsageError("AW-USE-86", message, where=ErrorLocation(field="database_url"), hint=hint)
+
+
+def _load_dump(home: Home, database_url: str) -> None:
+    """Make a database of the dump, and remove the dump."""
+    dump = home.root / POSTGRES_DUMP
+    if dump.exists():
+        report_step("restoring the database")
+        PostgresDatabase(database_url).load_copy(dump)
+        dump.unlink()
 
 
 def _check_schema(manifest: BackupManifest) -> None:

@@ -25,10 +25,12 @@ START_TIMEOUT_S, REQUEST_TIMEOUT_S, PROBE_EVERY_S, STOP_TIMEOUT_S = 300.0, 120.0
 LOG_CHARACTERS = 300
 
 
-def isolate_environment(home: Home) -> dict[str, str]:
+def isolate_environment(home: Home, database_url: str) -> dict[str, str]:
     """The environment of a process in a restored home: none of our settings, and no second place of the audit log."""
     variables = tuple(PREFIX + name.upper() for name in NAMES)
     stated = {f"{PREFIX}HOME": str(home.root), f"{PREFIX}AUDIT_SECOND_PLACE": "none"}
+    if database_url:
+        stated[f"{PREFIX}DATABASE_URL"] = database_url
     return child_environment(stated, without=variables)
 
 
@@ -40,10 +42,11 @@ class DrillReply(Record):
 class ScratchPlatform:
     """The processes of a restored home, and the port of its gateway."""
 
-    def __init__(self, home: Home, model: str | None) -> None:
+    def __init__(self, home: Home, model: str | None, database_url: str) -> None:
         self._home = home
+        self._database_url = database_url
         self._engine = _configure_engine(home, model)
-        self._gateway = _configure_gateway()
+        self._gateway = _configure_gateway(database_url)
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
@@ -87,7 +90,7 @@ class ScratchPlatform:
                 stdout=log,
                 stderr=log,
                 cwd=self._home.root,
-                env=isolate_environment(self._home),
+                env=isolate_environment(self._home, self._database_url),
             )
         self._processes.append(process)
 
@@ -109,9 +112,9 @@ class ScratchPlatform:
 
 
 @contextmanager
-def run_platform(home: Home, model: str | None) -> Iterator[ScratchPlatform]:
+def run_platform(home: Home, model: str | None, database_url: str) -> Iterator[ScratchPlatform]:
     """Run an engine (of a stored model; None: the null engine) and the gateway in a restored home."""
-    platform = ScratchPlatform(home, model)
+    platform = ScratchPlatform(home, model, database_url)
     try:
         platform.start()
         yield platform
@@ -138,7 +141,7 @@ def _configure_engine(home: Home, model: str | None) -> EngineConfig:
     )
 
 
-def _configure_gateway() -> GatewayConfig:
+def _configure_gateway(database_url: str) -> GatewayConfig:
     pool = EnginePoolSpec(
         name=MODEL,
         addresses=("unix:drill",),
@@ -150,7 +153,7 @@ def _configure_gateway() -> GatewayConfig:
     )
     targets = (WeightedTarget(pool=MODEL),)
     endpoint = EndpointSpec(model=MODEL, workload=MODEL, targets=targets, default_max_tokens=REPLY_TOKENS)
-    return GatewayConfig(pools=(pool,), endpoints=(endpoint,), port=_find_free_port())
+    return GatewayConfig(pools=(pool,), endpoints=(endpoint,), port=_find_free_port(), store_url=database_url)
 
 
 def _find_free_port() -> int:
