@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.tools.checks import until
 
 from archwright.api import backup, restore
 from archwright.backup import creation, home_database
@@ -17,6 +20,8 @@ from archwright.backup.storage import FolderStorage
 from archwright.contract.backup import BackupList, CreatedBackup
 from archwright.home import Home
 from archwright.monitor.wal.segments import DATA_START, WalSegment, encode_batch
+from archwright.python_process import build_module_command
+from archwright.settings import child_environment
 from archwright.sqlite_files import copy_sqlite_file
 
 from ..command_line import CommandLine, error_of
@@ -172,5 +177,35 @@ def test_a_file_that_disappears_makes_another_try(
 def test_place_and_key_must_be_stated(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert error_of("AW-USE-85", backup).where.field == "backup_to"
     assert error_of("AW-USE-85", backup, to=str(tmp_path / "place")).where.field == "backup_key"
+    (home.folder() / "key").write_text("a long passphrase of the home")
+    (home.root / "key").chmod(0o600)
+    assert error_of("AW-USE-85", backup, to=str(home.root / "place"), key="env:HOME").where.field == "backup_to"
+    inside = {"to": str(tmp_path / "place"), "key": f"file:{home.root / 'key'}"}
+    assert error_of("AW-USE-85", backup, **inside).where.field == "backup_key"
     monkeypatch.setenv("SHORT", "too short")
     error_of("AW-OPS-81", backup, to=str(tmp_path / "place"), key="env:SHORT")
+
+
+@pytest.mark.enable_socket
+def test_every_listed_backup_is_whole_after_kills(
+    home: Home, cli: CommandLine, place: Path, tmp_path: Path, processes: None
+) -> None:
+    """SIGKILL of the process, when the first, and when the third object of the model is stored."""
+    fill_home(home, cli)
+    for count in (1, 3):
+        backing = subprocess.Popen(build_module_command("archwright", "backup"), env=child_environment())
+        until(partial(has_objects, place, count))
+        backing.kill()
+        backing.wait()
+    assert len(list_objects(place)) >= 3
+    make_backup()
+    for number, stored in enumerate(list_backups().backups):  # a process may have ended before it was killed
+        restore(stored.id, into=str(tmp_path / f"restored{number}"))
+
+
+def has_objects(place: Path, count: int) -> bool:
+    return len(list_objects(place)) >= count
+
+
+def list_objects(place: Path) -> list[str]:
+    return FolderStorage(place).list_names("objects")

@@ -10,6 +10,7 @@ from tests.lake.temporary_lake import Lake
 from archwright.api import backup
 from archwright.backup.drill import read_drills
 from archwright.contract.backup import DrillRecord
+from archwright.engines import model_store
 from archwright.home import Home
 
 from ..command_line import CommandLine, error_of
@@ -43,3 +44,16 @@ def test_a_drill_answers_an_old_key_and_records_what_it_measured(
 def test_a_drill_without_a_backup_fails(home: Home, place: Path) -> None:
     error_of("AW-OPS-83", backup, drill=True)
     assert [one.error[:9] for one in read_drills(home)] == ["AW-OPS-83"]
+
+
+@pytest.mark.nightly
+def test_a_stored_model_answers_in_a_drill(home: Home, model_home: Home, place: Path, processes: None) -> None:
+    """The real small model: its file is in the backup, and llama.cpp reads it in the scratch home."""
+    file = next(model_home.root.joinpath("models").glob("*.gguf"))
+    stored = model_store.add_model(file, "small", "apache-2.0", home)
+    backup()
+    passed = backup(drill=True, model="small")
+    assert isinstance(passed, DrillRecord)
+    assert passed.passed and passed.engine == "small"
+    assert passed.size_bytes > stored.size_bytes and passed.sampled >= 1
+    error_of("AW-GET-02", backup, drill=True, model="another")

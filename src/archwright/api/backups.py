@@ -1,6 +1,7 @@
 """`backup` and `restore`: encrypted copies of the home at another place."""
 
 from contextlib import closing
+from pathlib import Path
 
 from archwright import settings
 from archwright.access.api_keys import KeyStore
@@ -39,13 +40,18 @@ def backup(
     `keep`: remove all backups but the newest so many. `drill`: restore the newest backup to a scratch home and prove
     that it works, with a stored `model` (default: the null engine).
 
-    Raises UsageError AW-USE-85 (no place, no key, or none to keep), OperateError AW-OPS-81 to AW-OPS-89."""
+    Raises UsageError AW-USE-85 (no place or key, one in the home; none to keep),
+    OperateError AW-OPS-81 to AW-OPS-89."""
     chosen = settings.load()
     storage, secret = _open_place(chosen, to, key)
     if list:
         return _list_backups(open_repository(storage, secret))
     if keep is not None and keep < 1:
         raise _argument_error(f"{keep} backups cannot be kept", "keep", "keep 1 or more")
+    kind, _, key_file = (key or chosen.backup_key).partition(":")
+    _check_outside(chosen, storage.address, "backup_to")
+    if kind == "file":
+        _check_outside(chosen, str(Path(key_file).absolute()), "backup_key")
     repository = open_or_create_repository(storage, secret)
     with open_home() as (_chosen, home, _store):
         database = open_database(chosen.database_url, home)
@@ -91,6 +97,12 @@ def _open_place(chosen: Settings, place: str | None, key: str | None) -> tuple[B
     if not secret:
         raise _argument_error("no key for backups is stated", "backup_key", KEY_HINT)
     return open_storage(address), secret
+
+
+def _check_outside(chosen: Settings, path: str, name: str) -> None:
+    """Raise UsageError AW-USE-85 for a full path in the home: it would be lost with the home."""
+    if path.startswith("/") and Path(path).resolve().is_relative_to(Home(chosen.home).root.resolve()):
+        raise _argument_error("backups and their key must be outside the home", name, "choose another folder")
 
 
 def _argument_error(message: str, name: str, hint: str) -> UsageError:
