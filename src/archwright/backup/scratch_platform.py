@@ -1,12 +1,11 @@
 """An engine and the gateway in a restored home, as processes that know nothing of the home in force."""
 
-import http.client
 import json
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from http import HTTPStatus
 
 from archwright.contract.record import Record
@@ -14,6 +13,7 @@ from archwright.engines.engine_config import EngineConfig
 from archwright.engines.model_store import find_stored_model
 from archwright.errors import ErrorLocation, OperateError
 from archwright.home import Home, write_json
+from archwright.http_client.blocking_client import BlockingClient, NoReply
 from archwright.python_process import build_module_command
 from archwright.serving.settings.config import EndpointSpec, EnginePoolSpec, GatewayConfig, WeightedTarget
 from archwright.settings import NAMES, PREFIX, child_environment
@@ -66,7 +66,7 @@ class ScratchPlatform:
             "messages": [{"role": "user", "content": "Say a word."}],
             "max_tokens": REPLY_TOKENS,
         }
-        return self._request("POST", "/v1/chat/completions", key, json.dumps(body))
+        return self._request("POST", "/v1/chat/completions", key, json.dumps(body).encode())
 
     def stop(self) -> None:
         """Stop the gateway first, then the engine."""
@@ -94,17 +94,15 @@ class ScratchPlatform:
             )
         self._processes.append(process)
 
-    def _request(self, method: str, path: str, key: str, body: str | None = None) -> DrillReply:
+    def _request(self, method: str, path: str, key: str, body: bytes | None = None) -> DrillReply:
         """Send a request; status 0 without an answer."""
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        port = self._gateway.port
-        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=REQUEST_TIMEOUT_S)) as connection:
-            try:
-                connection.request(method, path, body, headers)
-                reply = connection.getresponse()
-                return DrillReply(status=reply.status, text=reply.read().decode("utf-8", "replace"))
-            except (OSError, http.client.HTTPException):
-                return DrillReply(status=0)
+        client = BlockingClient(REQUEST_TIMEOUT_S)
+        try:
+            reply = client.send(method, f"http://127.0.0.1:{self._gateway.port}{path}", headers=headers, body=body)
+        except NoReply:
+            return DrillReply(status=0)
+        return DrillReply(status=reply.status, text=reply.body.decode("utf-8", "replace"))
 
     def _read_logs(self) -> str:
         logs = (self._home.log(name).read_text("utf-8", "replace").strip() for name in ("engine", "gateway"))
