@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import pytest
 from tests.deploy.conftest import MadeBundle, MadePlan
@@ -19,7 +20,7 @@ from archwright.contract.lineage import Task
 from archwright.contract.needs import WorkloadKind
 from archwright.contract.plan import WorkloadPlan
 from archwright.contract.record import replace
-from archwright.deploy.containers.job_commands import choose_command
+from archwright.deploy.containers.job_commands import INCOMING_FOLDER, choose_command
 from archwright.deploy.rendering.bundle import FileBundle
 from archwright.errors import MissingError
 from archwright.training import task_registry
@@ -34,6 +35,7 @@ class RenderedJob(NamedTuple):
     words: list[str]
     image: str
     machines: int
+    container: dict[str, Any]
 
 
 def list_jobs(bundle: FileBundle) -> Iterator[RenderedJob]:
@@ -44,7 +46,7 @@ def list_jobs(bundle: FileBundle) -> Iterator[RenderedJob]:
         spec = item["spec"]
         words = spec["entrypoint"].split() if item["kind"] == "RayJob" else containers[0]["command"]
         workers = spec["rayClusterSpec"]["workerGroupSpecs"][0]["replicas"] if item["kind"] == "RayJob" else 0
-        yield RenderedJob(words, containers[0]["image"], workers + 1)
+        yield RenderedJob(words, containers[0]["image"], workers + 1, containers[0])
 
 
 def read_extras(bundle: FileBundle) -> tuple[str, ...]:
@@ -54,11 +56,11 @@ def read_extras(bundle: FileBundle) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module")
-def bundles(made_plan: MadePlan, made_bundle: MadeBundle) -> list[FileBundle]:
-    """Those of the examples, and one with a job on several machines."""
-    found = [made_bundle(name, "kubernetes") for name in ("startup", "manufacturer")]
-    wide = widen_job(made_plan("manufacturer"), "hybrid-azure", 4)
-    return [*found, made_bundle(wide, "kubernetes", "hybrid-azure")]
+def bundle(made_plan: MadePlan, made_bundle: MadeBundle) -> FileBundle:
+    """One with a training and an index of two data sets, for each of which the plan has four machines."""
+    plan = widen_job(made_plan("startup"), "cloud-gcp", 4)
+    workloads = tuple(replace(one, data=("handbook", "tickets")) for one in plan.workloads)
+    return made_bundle(replace(plan, workloads=workloads), "kubernetes", "cloud-gcp")
 
 
 def check_packages(job: RenderedJob, extras: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,19 +80,51 @@ def check_packages(job: RenderedJob, extras: tuple[str, ...], monkeypatch: pytes
             task_registry.require_packages(task, job.machines)
 
 
-def test_each_job_finds_its_packages_in_its_image(bundles: list[FileBundle], monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = [(job, read_extras(bundle)) for bundle in bundles for job in list_jobs(bundle)]
-    assert len(jobs) >= len(bundles) and {job.machines for job, _ in jobs} >= {1, 4}
-    for job, extras in {(job.image, job.machines): (job, extras) for job, extras in jobs}.values():
-        assert IMAGE.fullmatch(job.image)
-        check_packages(job, extras, monkeypatch)
+def test_each_job_finds_its_packages_in_its_image(bundle: FileBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    index, training = sorted(list_jobs(bundle), key=lambda job: job.machines)
+    assert (index.machines, training.machines) == (1, 4)
+    assert IMAGE.fullmatch(index.image) and index.image == training.image
+    assert {"lake", "predict", "train", "ray"} <= {*read_extras(bundle)}
+    check_packages(training, read_extras(bundle), monkeypatch)
+
+
+def test_a_job_of_two_data_sets_runs_a_command_for_each(bundle: FileBundle) -> None:
+    index = min(list_jobs(bundle), key=lambda job: job.machines)
+    assert index.words[:2] == ["sh", "-c"]
+    lines = [shlex.split(line) for line in index.words[2].split(" && ")]
+    assert lines == [["archwright", "data", "index", name] for name in ("handbook", "tickets")]
+    assert "the plan has 4 machines for it, but its command uses one" in bundle.files["README.md"].text
+
+
+def test_the_home_of_jobs_and_of_their_data_lies_below_the_root_of_the_volume(bundle: FileBundle) -> None:
+    """The root of a volume belongs to another user, and a home there is refused (AW-SET-07)."""
+    pods = [
+        pod for path, item in read_objects(bundle) if path.startswith("job-data/") for pod in find_pods({"spec": item})
+    ]
+    containers = [*(job.container for job in list_jobs(bundle)), *(pod.spec["containers"][0] for pod in pods)]
+    assert len(containers) == 3
+    (home,) = re.findall(r"ARCHWRIGHT_HOME=(\S+)", bundle.files["image/Containerfile"].text)
+    for container in containers:
+        assert "ARCHWRIGHT_HOME" not in {variable["name"] for variable in container["env"]}
+        (volume,) = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "home"]
+        assert home.startswith(f"{volume}/") and INCOMING_FOLDER.startswith(f"{volume}/")
+
+
+def test_the_commands_of_the_readme_are_those_of_the_parser(bundle: FileBundle) -> None:
+    readme = bundle.files["README.md"].text
+    commands = re.findall(r"exec job-data -- archwright (.+)", readme)
+    functions = [build_parser().parse_args(command.split()).verb.function for command in commands]
+    assert functions == ["data.ingest", "models.fetch"]
+    for job in ("tone", "index"):
+        (path,) = re.findall(rf"kubectl create -f (jobs/\S+/{job}\.yaml)", readme)
+        assert path in bundle.files
 
 
 COMMANDS: list[tuple[WorkloadKind | None, int, str, tuple[str, ...], int]] = [
     (None, 4, "train", ("train", "ray"), 4),
     ("finetune", 1, "train", ("train",), 1),
     ("pretrain", 4, "train", ("train", "ray"), 4),
-    ("data-processing", 4, "data.refine", ("lake", "ray"), 4),
+    ("data-processing", 4, "data.refine", ("lake", "predict", "ray"), 4),
     ("embedding", 4, "data.index", ("lake", "predict"), 1),
     ("document-parsing", 1, "data.ingest", ("documents",), 1),
 ]
@@ -107,22 +141,24 @@ def test_each_kind_of_job_has_its_command(
     assert (parsed.verb.function, command.extras, command.machines) == (function, extras, used)
     assert ("papers" in command.words) == (function in ("data.index", "data.ingest"))
     assert ("work" in choose_command(replace(workload, data=()), machines).words) == ("papers" in command.words)
+    odd = choose_command(replace(workload, data=("-papers",)), machines)
+    assert odd.lines == command.lines, "a name is no option of the command line"
 
 
 @pytest.mark.parametrize("machines, extras, missing", [(1, (), "train"), (4, ("train",), "ray")])
 def test_an_image_without_an_extra_is_found(
     machines: int, extras: tuple[str, ...], missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = RenderedJob(["archwright", "train", "spec.yaml"], "", machines)
+    job = RenderedJob(["archwright", "train", "spec.yaml"], "", machines, {})
     with pytest.raises(MissingError, match="needs the package") as caught:
         check_packages(job, ("hub", "postgres", *extras), monkeypatch)
     assert caught.value.where.field == f"extra [{missing}]"
 
 
-def test_the_image_of_jobs_installs_the_versions_that_were_tested(bundles: list[FileBundle]) -> None:
+def test_the_image_of_jobs_installs_the_versions_that_were_tested(bundle: FileBundle) -> None:
     tested = set((ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines())
     wanted = list_closure("archwright", ("hub", "postgres", "documents", "predict", "ray"), set()) - OF_THE_BASE
-    texts = [bundles[0].files[f"image/{name}"].text for name in ("constraints.txt", "constraints-jobs.txt")]
+    texts = [bundle.files[f"image/{name}"].text for name in ("constraints.txt", "constraints-jobs.txt")]
     pins = {line for text in texts for line in text.splitlines() if "==" in line}
     assert pins <= tested
     assert wanted <= {normalise(pin.partition("==")[0]) for pin in pins}

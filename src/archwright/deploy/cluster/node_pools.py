@@ -106,12 +106,20 @@ class Queue(NamedTuple):
 
 
 class Job(NamedTuple):
-    """Work without an endpoint, on `nodes` machines of a class at once."""
+    """Work without an endpoint, on `nodes` machines of a class at once; the plan has `planned_nodes` for it.
+
+    `workload`: its name in the needs.
+    """
 
     name: str
+    workload: str
     node_class: NodeClass
-    nodes: int
+    planned_nodes: int
     command: JobCommand
+
+    @property
+    def nodes(self) -> int:
+        return self.command.machines
 
 
 class ClusterCapacity(NamedTuple):
@@ -145,8 +153,9 @@ def build_capacity(deployment: Deployment) -> ClusterCapacity:
 
 
 def _build_job(name: str, node_class: NodeClass, peak: int, workload: WorkloadPlan | None) -> Job:
-    command = choose_command(workload, peak if node_class.is_job else 1)
-    return Job(make_label(name), node_class, command.machines, command)
+    planned_nodes = peak if node_class.is_job else 1
+    command = choose_command(workload, planned_nodes)
+    return Job(make_label(name), name, node_class, planned_nodes, command)
 
 
 def _build_pool(site: DeploymentSite, group: MachineGroup) -> NodePool:

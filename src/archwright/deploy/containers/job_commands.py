@@ -1,55 +1,74 @@
-"""Commands of jobs, and the extras of archwright whose packages these commands import."""
+"""Commands of jobs, and the extras of archwright whose packages these commands import.
+
+Training and refinement share their work by Ray; an index and the parsing of documents are the work of one machine.
+"""
+
+import shlex
 
 from archwright.contract.plan import WorkloadPlan
 from archwright.contract.record import Record
+from archwright.deploy.names import make_label
 
 SPEC_FOLDER = "/etc/archwright/job"
-# In the volume of the jobs' home.
+# In the volume of the jobs: a folder of files for each data set.
 INCOMING_FOLDER = "/var/lib/archwright/incoming"
+LAKE_EXTRAS = ("lake", "predict")
 SEVERAL_MACHINES_EXTRA = "ray"
 
 
 class JobCommand(Record):
-    """`words`: the command line. `extras`: those that the image of the job installs. `machines`: those that it uses.
+    """`lines`: command lines, each of which runs if those before it succeeded. `machines`: those that they use at once.
 
-    `prerequisite`: what must be true before the job starts. `file`: of the config map; empty: the job has none.
+    `extras`: those that the image of the job installs. `prerequisite`: what must be true before the job starts.
+    `file`: of the config map; empty: the job has none.
     """
 
-    words: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
     extras: tuple[str, ...]
     prerequisite: str
     machines: int = 1
     file: str = ""
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        if len(self.lines) == 1:
+            return self.lines[0]
+        return ("sh", "-c", self.text)
+
+    @property
+    def text(self) -> str:
+        return " && ".join(shlex.join(line) for line in self.lines)
+
 
 def choose_command(workload: WorkloadPlan | None, machines: int) -> JobCommand:
     """Return the command of a job that has so many machines at once; training, if an older plan states no kind."""
-    kind = None if workload is None else workload.kind
-    if workload is None or kind not in ("embedding", "data-processing", "document-parsing"):
-        return JobCommand(
-            words=("archwright", "train", f"{SPEC_FOLDER}/spec.yaml"),
-            extras=_add_ray("train", machines),
-            prerequisite="its config map has spec.yaml",
-            machines=machines,
-            file="spec.yaml",
-        )
-    if kind == "data-processing":
-        return JobCommand(
-            words=("archwright", "data", "refine", f"{SPEC_FOLDER}/recipe.yaml"),
-            extras=_add_ray("lake", machines),
-            prerequisite="its config map has recipe.yaml",
-            machines=machines,
-            file="recipe.yaml",
-        )
-    dataset = workload.data[0] if workload.data else workload.name
-    if kind == "embedding":
-        words = ("archwright", "data", "index", dataset)
-        ready = f"the data set {dataset} is in the home of the jobs"
-        return JobCommand(words=words, extras=("lake", "predict"), prerequisite=ready)
-    command = ("archwright", "data", "ingest", INCOMING_FOLDER, "--name", dataset)
-    ready = "the folder incoming in the home of the jobs has the files"
-    return JobCommand(words=command, extras=("documents",), prerequisite=ready)
+    if workload is None:
+        return _follow_spec(("train",), "spec.yaml", ("train",), machines)
+    # A label is a name of a data set, and no option of a command line.
+    data_sets = [make_label(name) for name in workload.data or (workload.name,)]
+    names = ", ".join(data_sets)
+    match workload.kind:
+        case "data-processing":
+            return _follow_spec(("data", "refine"), "recipe.yaml", LAKE_EXTRAS, machines)
+        case "embedding":
+            indexes = tuple(("archwright", "data", "index", name) for name in data_sets)
+            ready = f"the home of the jobs has the data sets: {names}"
+            return JobCommand(lines=indexes, extras=LAKE_EXTRAS, prerequisite=ready)
+        case "document-parsing":
+            ingests = tuple(_ingest_folder(name) for name in data_sets)
+            ready = f"the folder incoming in the volume of the jobs has the folders: {names}"
+            return JobCommand(lines=ingests, extras=("documents",), prerequisite=ready)
+        case _:
+            return _follow_spec(("train",), "spec.yaml", ("train",), machines)
 
 
-def _add_ray(extra: str, machines: int) -> tuple[str, ...]:
-    return (extra,) if machines == 1 else (extra, SEVERAL_MACHINES_EXTRA)
+def _ingest_folder(name: str) -> tuple[str, ...]:
+    return ("archwright", "data", "ingest", f"{INCOMING_FOLDER}/{name}", "--name", name)
+
+
+def _follow_spec(verb: tuple[str, ...], file: str, extras: tuple[str, ...], machines: int) -> JobCommand:
+    line = ("archwright", *verb, f"{SPEC_FOLDER}/{file}")
+    if machines > 1:
+        extras = (*extras, SEVERAL_MACHINES_EXTRA)
+    ready = f"its config map has {file}"
+    return JobCommand(lines=(line,), extras=extras, prerequisite=ready, machines=machines, file=file)
