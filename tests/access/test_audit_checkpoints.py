@@ -56,7 +56,7 @@ class Log:
     def write(self, count: int = RECORDS) -> None:
         """Write records as one process does, which ends with a block and a checkpoint."""
         with closing(Store(self.url)) as store:
-            checkpoints = CheckpointWriter(store, self.home, str(self.second), self.errors.append)
+            checkpoints = CheckpointWriter(store, self.home, str(self.second), report=self.errors.append)
             with closing(WalWriter(store, self.home, on_compaction=checkpoints.write_due)) as wal:
                 log = AuditLog(wal)
                 for _ in range(count):

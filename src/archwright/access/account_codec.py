@@ -1,4 +1,5 @@
-"""Row of an account in the shared table: level (at_us, requests, tokens, spent_nusd), period, reservations.
+"""Row of an account in the shared table: level (at_us, requests, tokens, spent_nusd), period,
+reservations.
 
 Each worker with reservations has three fields: its number, reserved nano-USD, reserved tokens.
 Design: a flat tuple, packed without conversion, because every request reads and writes its rows.
@@ -41,7 +42,9 @@ def sum_reserved_nusd(row: AccountRow) -> int:
 
 
 def update_row(level: AccountLevel, period: int, row: AccountRow, worker: int, nusd: int, tokens: int) -> AccountRow:
-    """Return the row with a new level and the worker's reservation changed; an empty reservation is removed."""
+    """Return the row with a new level and the worker's reservation changed; an empty reservation is
+    removed.
+    """
     others: AccountRow = ()
     if len(row) == RESERVED_INDEX + 3 and row[RESERVED_INDEX] == worker:  # the only reservation: fast path
         nusd += row[RESERVED_INDEX + 1]

@@ -1,15 +1,18 @@
-"""Accounts of keys, users and tenants: reserve a request's worst case before it runs, settle its usage afterwards.
+"""Accounts of keys, users and tenants: reserve a request's worst case before it runs, settle its
+usage afterwards.
 
-Design: one transaction over all accounts of a request (its key, user and tenant) reserves the worst case or nothing, so
-all workers of a machine together never exceed a limit. A worker's reservations are stored under its own number in each
-account. They are released if the worker is dead, which is checked only before a request would be refused.
+Design: one transaction over all accounts of a request (its key, user and tenant) reserves the worst
+case or nothing, so all workers of a machine together never exceed a limit. A worker's reservations
+are stored under its own number in each account. They are released if the worker is dead, which is
+checked only before a request would be refused.
 
-The requests of one event-loop tick are reserved in one transaction, in order. Settlements are written by the next
-transaction of this process, at the latest by `flush` once per tick. Until then they count as reserved.
+The requests of one event-loop tick are reserved in one transaction, in order. Settlements are
+written by the next transaction of this process, at the latest by `flush` once per tick. Until then
+they count as reserved.
 
-The accounts are in a shared table. If an account is new there (after a boot, or with a new budget), its spend is read
-from the usage records; rate limits start empty. Call `flush` before the WAL's flush: after a crash in between, the
-reservations count as spent.
+The accounts are in a shared table. If an account is new there (after a boot, or with a new budget),
+its spend is read from the usage records; rate limits start empty. Call `flush` before the WAL's
+flush: after a crash in between, the reservations count as spent.
 """
 
 import math
@@ -67,7 +70,9 @@ WorstCaseAsk = tuple[int, float | None]
 
 @dataclass(frozen=True)
 class LimitDenial:
-    """The limit that a request exceeds; `retry_after_s` None: a retry does not help. `rates`: of its account."""
+    """The limit that a request exceeds; `retry_after_s` None: a retry does not help. `rates`: of
+    its account.
+    """
 
     limit: LimitKind
     scope: ScopeKind
@@ -84,10 +89,12 @@ class Account(NamedTuple):
 
 
 class Reservation:
-    """Reserved worst case of a request, settled exactly once. `counted`: the rate of requests counted it before.
+    """Reserved worst case of a request, settled exactly once. `counted`: the rate of requests
+    counted it before.
 
-    `parallel`: the accounts that count it as running until it is settled; none for a use without a request.
-    `rates`: limits and level of each account after the reservation."""
+    `parallel`: the accounts that count it as running until it is settled; none for a use without a
+    request. `rates`: limits and level of each account after the reservation.
+    """
 
     __slots__ = (
         *(
@@ -127,7 +134,9 @@ class Reservation:
         return bool(self.accounts)
 
     def watch_since(self, version: int) -> None:
-        """Have `may_continue` notice changes of keys and limits after this version of the key store."""
+        """Have `may_continue` notice changes of keys and limits after this version of the key
+        store.
+        """
         self.version = version
 
     @property
@@ -155,7 +164,9 @@ def has_accounts_table(home: Home) -> bool:
 
 
 class Accounts:
-    """The accounts as one process uses them. `monotonic_us`: a clock of all workers; `clock`: for months and days."""
+    """The accounts as one process uses them. `monotonic_us`: a clock of all workers; `clock`: for
+    months and days.
+    """
 
     def __init__(
         self,
@@ -180,14 +191,18 @@ class Accounts:
         self._day, self._period_end = float("inf"), float("-inf")
         self._day_changes = 0
         self.clock_changes: set[tuple[int, int]] = set()
-        """Periods of rows that show a changed clock; a spend that was read before such a change is stale."""
+        """Periods of rows that show a changed clock; a spend that was read before such a change is
+        stale.
+        """
 
     @property
     def table(self) -> SharedTable:
         return self._table
 
     def reserve(self, principal: Principal, worst: WorstCaseAsk, *, counted: bool = False) -> Reservation | LimitDenial:
-        """Reserve for one request. Raises StoreError if the shared table or the usage records fail: then deny."""
+        """Reserve for one request. Raises StoreError if the shared table or the usage records fail:
+        then deny.
+        """
         (result,) = self.reserve_all(((principal, worst),), (0,) if counted else ())
         if isinstance(result, StoreError):
             raise result
@@ -199,11 +214,14 @@ class Accounts:
         counted: Collection[int] = (),
         cached: Collection[int] = (),
     ) -> list[ReserveResult]:
-        """Reserve for each request in order. `counted`: indexes of requests that the rates counted before.
-        `cached`: of requests with a cached response: they must fit too, and are settled with no usage at once.
+        """Reserve for each request in order. `counted`: indexes of requests that the rates counted
+        before. `cached`: of requests with a cached response: they must fit too, and are settled
+        with no usage at once.
 
-        If the table or the usage records fail, the failing and all later requests get the StoreError; earlier requests
-        are reserved. Raises StoreError if this process cannot be registered in the table."""
+        If the table or the usage records fail, the failing and all later requests get the
+        StoreError; earlier requests are reserved. Raises StoreError if this process cannot be
+        registered in the table.
+        """
         results: list[ReserveResult] = []
         pending: list[tuple[int, Reservation]] = []
         for index, (principal, (tokens, usd)) in enumerate(asked):
@@ -267,7 +285,9 @@ class Accounts:
         self.settle(Reservation(principal, accounts, ZERO_ASK, self._version, self._generation), tokens, usd)
 
     def flush(self) -> None:
-        """Write the queued settlements. Raises StoreError: their reservations then last until this process ends."""
+        """Write the queued settlements. Raises StoreError: their reservations then last until this
+        process ends.
+        """
         if not self.ended:
             return
         self._roll_periods_if_due()
@@ -310,9 +330,12 @@ class Accounts:
     def _settle_and_reserve(
         self, transaction: Transaction, pending: list[tuple[int, Reservation]], spends: Mapping[bytes, int]
     ) -> list[LimitDenial | _UnknownSpend | None]:
-        """Write the queued settlements, then reserve in order up to the first request with an unknown spend.
+        """Write the queued settlements, then reserve in order up to the first request with an
+        unknown spend.
 
-        Settlements are written even if every request is refused. None: reserved in all accounts of that request."""
+        Settlements are written even if every request is refused. None: reserved in all accounts of
+        that request.
+        """
         now_us = self._monotonic_us()
         rows: AccountRows = {}
         for reservation, tokens, nusd in self.ended:
@@ -376,7 +399,9 @@ class Accounts:
     def _settle_and_extend(
         self, transaction: Transaction, reservation: Reservation, tokens: int, nusd_per_token: float
     ) -> int:
-        """Write the queued settlements, then the room that is left for more tokens of a reservation."""
+        """Write the queued settlements, then the room that is left for more tokens of a
+        reservation.
+        """
         now_us = self._monotonic_us()
         rows: AccountRows = {}
         for ended, used_tokens, used_nusd in self.ended:
@@ -405,7 +430,9 @@ class Accounts:
     def _read_current_row(
         self, transaction: Transaction, rows: AccountRows, account: Account, now_us: int
     ) -> AccountRow | None:
-        """Return the row of an account without the reservations of dead workers; None if its spend is unknown."""
+        """Return the row of an account without the reservations of dead workers; None if its spend
+        is unknown.
+        """
         row = rows.get(account.key)
         if row is None:
             raw = transaction.get(account.key)
@@ -460,8 +487,9 @@ class Accounts:
     ) -> AccountRow | _UnknownSpend:
         """Return the row in the current period; a new month or day starts with spend 0.
 
-        If the clock was changed (the row is of a later period, or was used after the current period began), the spend
-        must be read from the usage records."""
+        If the clock was changed (the row is of a later period, or was used after the current period
+        began), the spend must be read from the usage records.
+        """
         period, current = row[PERIOD_INDEX], self._periods[account.period]
         if period != UNKNOWN_PERIOD and period % 4 == current % 4:
             if current < period <= (self._clock() + CLOCK_TOLERANCE_S) * 4:
@@ -520,7 +548,9 @@ class Accounts:
         return LimitDenial("parallel", account.scope.kind, wait_s, rates)
 
     def _roll_periods_if_due(self) -> None:
-        """On a new day, set the current period per kind of budget: 4 x its start in seconds + the kind's index."""
+        """On a new day, set the current period per kind of budget: 4 x its start in seconds + the
+        kind's index.
+        """
         now = self._clock()
         if self._day <= now < self._period_end:
             return

@@ -1,10 +1,11 @@
 """Create, rotate and revoke API keys; set limits of keys, users and tenants; the pepper.
 
-A secret is `aw_`, 256 random bits in 43 URL-safe characters, and a checksum of 6 characters. It is shown once and
-stored as HMAC-SHA-256 under a pepper that never leaves the home, so a stolen database contains no usable key. 256
-random bits need no slow hash. The checksum rejects a mistyped or truncated secret without a store access. A rotated key
-keeps its id, limits and usage and gets a new secret; the old secret ends after an overlap. The newest limits row of a
-scope replaces all limits before it.
+A secret is `aw_`, 256 random bits in 43 URL-safe characters, and a checksum of 6 characters. It is
+shown once and stored as HMAC-SHA-256 under a pepper that never leaves the home, so a stolen
+database contains no usable key. 256 random bits need no slow hash. The checksum rejects a mistyped
+or truncated secret without a store access. A rotated key keeps its id, limits and usage and gets a
+new secret; the old secret ends after an overlap. The newest limits row of a scope replaces all
+limits before it.
 """
 
 import hmac
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 
 from archwright import settings
 from archwright.access import tables
-from archwright.access.audit_checkpoints import check_newest_mark
+from archwright.access.audit_verification import check_newest_mark
 from archwright.access.key_cache import DAY_S, EPOCH_KEY, POLL_S, UNKNOWN_POLL_S, KeyCache
 from archwright.access.schema_version import check_schema_version
 from archwright.access.signed_rows import append_signed, check_rows, read_signer, sign_anew, sign_unsigned
@@ -52,7 +53,8 @@ PEPPER_HINT = "restore it from a backup or a home with this database, or give up
 class KeyStore(KeyCache):
     """Keys of one store: the cache of a process, and the operations that change keys.
 
-    With a shared table the processes of one machine notify each other of changes: a new key is usable at once in each.
+    With a shared table the processes of one machine notify each other of changes: a new key is
+    usable at once in each.
     """
 
     def create_tenant(self, name: str) -> Tenant:
@@ -78,10 +80,13 @@ class KeyStore(KeyCache):
         limits: UsageLimits = NO_LIMITS,
         lives_s: float | None = None,
     ) -> tuple[str, KeyRecord]:
-        """Create a key, and its tenant if it does not exist; return the secret (available only here) and the record.
+        """Create a key, and its tenant if it does not exist; return the secret (available only
+        here) and the record.
 
-        The key expires after `lives_s` (None: an owner's after the setting owner_key_days, others never).
-        Raises UsageError: AW-USE-30 invalid name, AW-USE-33 unknown role, AW-USE-36 invalid limit or lifetime."""
+        The key expires after `lives_s` (None: an owner's after the setting owner_key_days, others
+        never). Raises UsageError: AW-USE-30 invalid name, AW-USE-33 unknown role, AW-USE-36 invalid
+        limit or lifetime.
+        """
         if name:
             tables.check_name(name, "key")
         if user:
@@ -117,7 +122,9 @@ class KeyStore(KeyCache):
         return secret, replace(signed, user=user)
 
     def rotate(self, key_id: str, overlap_s: float) -> tuple[str, KeyRecord]:
-        """Add a new secret to a key; its old secrets end after `overlap_s`. Raises UsageError AW-USE-34, AW-USE-36."""
+        """Add a new secret to a key; its old secrets end after `overlap_s`. Raises UsageError
+        AW-USE-34, AW-USE-36.
+        """
         if not 0 <= overlap_s < 1e10:
             raise tables.invalid_limit_error(f"the overlap of secrets must be between 0 and 1e10 s, not {overlap_s}")
         records = self._require_records(key_id)
@@ -128,7 +135,8 @@ class KeyStore(KeyCache):
         secret, prefix, digest = self._generate_secret()
         expires_at = _renew_end(records[-1], now)
         record = replace(records[-1], prefix=prefix, digest=digest, created_at=now, expires_at=expires_at)
-        # The new secret is written first: if the second write fails, both secrets work and the caller can rotate again.
+        # The new secret is written first: if the second write fails, both secrets work and the
+        # caller can rotate again.
         signed = self._append(tables.KEYS, record)
         self._end_secrets(records, now + overlap_s)
         return secret, self._with_user_name(signed)
@@ -145,7 +153,9 @@ class KeyStore(KeyCache):
     def set_limits(self, kind: ScopeKind, tenant: str, name: str, limits: UsageLimits) -> LimitRow:
         """Replace all limits of a key (`name`: its id), a user or a tenant.
 
-        Raises UsageError: AW-USE-30 invalid name, AW-USE-34 unknown key or tenant, AW-USE-36 invalid limit."""
+        Raises UsageError: AW-USE-30 invalid name, AW-USE-34 unknown key or tenant, AW-USE-36
+        invalid limit.
+        """
         tables.check_limits(limits)
         if kind == "key":
             self._require_records(name)
@@ -161,7 +171,9 @@ class KeyStore(KeyCache):
         return signed
 
     def set_content_tracing(self, tenant: str, traced: bool) -> None:
-        """Include a tenant's prompts and responses in traces, or stop doing so. Raises UsageError AW-USE-34."""
+        """Include a tenant's prompts and responses in traces, or stop doing so. Raises UsageError
+        AW-USE-34.
+        """
         self._check_tenant(tenant)
         row = tables.TenantContentTracing(tenant=tenant, traced=traced, at=self._clock())
         self._append(tables.CONTENT_TRACINGS, row)
@@ -190,7 +202,9 @@ class KeyStore(KeyCache):
         return append_signed(self._store, self._pepper, table, rows)[-1]
 
     def _read_keys(self, where: Mapping[str, object] | None) -> list[KeyRecord]:
-        """Return the authentic records of keys, oldest first: a forged record decides nothing, and no copy signs it."""
+        """Return the authentic records of keys, oldest first: a forged record decides nothing, and
+        no copy signs it.
+        """
         rows = self._store.rows(tables.KEYS, where)
         return read_signer(self._store, self._pepper).select_authentic(tables.KEYS, rows)
 
@@ -213,7 +227,9 @@ class KeyStore(KeyCache):
         return self._with_user_name(records[-1]) if records else None
 
     def revoke(self, key_id: str) -> KeyRecord:
-        """Revoke a key: here at once, in other processes within POLL_S. Idempotent. Raises UsageError AW-USE-34."""
+        """Revoke a key: here at once, in other processes within POLL_S. Idempotent. Raises
+        UsageError AW-USE-34.
+        """
         records = self._require_records(key_id)
         with suppress(ConflictError):
             self._append(tables.REVOCATIONS, tables.Revocation(key_id=key_id, at=self._clock()))
@@ -226,7 +242,9 @@ class KeyStore(KeyCache):
         return key_id in self._revoked
 
     def list(self, tenant: str | None = None) -> tuple[KeyRecord, ...]:
-        """Return the newest record of each key of `tenant` (None: of all), oldest key first, revoked ones included."""
+        """Return the newest record of each key of `tenant` (None: of all), oldest key first,
+        revoked ones included.
+        """
         rows = self._read_keys(None if tenant is None else {"tenant": tenant})
         names = read_user_names(self._store)
         return tuple({row.id: replace(row, user=names.get(row.user, row.user)) for row in rows}.values())
@@ -259,7 +277,8 @@ def _increment_epoch(transaction: Transaction) -> None:
 
 
 def load_pepper(home: Home, store: Store) -> bytes:
-    """Return the home's pepper, created on first use of home and store. Signs the rows of an older version once.
+    """Return the home's pepper, created on first use of home and store. Signs the rows of an older
+    version once.
 
     The store holds a check value of the pepper, because homes that share a database need the same one. Raises
     AccessError AW-ACC-01 if the file is damaged, AW-ACC-02 if it is missing or does not belong to the store's keys,
@@ -290,7 +309,9 @@ def _load_checked_pepper(home: Home, store: Store) -> bytes:
 
 
 def read_pepper(home: Home) -> bytes:
-    """Return the home's pepper without a look into the store. Raises AccessError AW-ACC-01, AW-ACC-02."""
+    """Return the home's pepper without a look into the store. Raises AccessError AW-ACC-01,
+    AW-ACC-02.
+    """
     where = ErrorLocation(str(home.pepper))
     try:
         pepper = home.pepper.read_bytes()
@@ -306,7 +327,9 @@ def read_pepper(home: Home) -> bytes:
 def replace_pepper(home: Home, store: Store) -> None:
     """Replace a pepper that is lost, or under which rows were altered: every key becomes invalid.
 
-    All rows are signed anew as they are. Raises UsageError AW-USE-37 if the pepper and the rows are intact."""
+    All rows are signed anew as they are. Raises UsageError AW-USE-37 if the pepper and the rows are
+    intact.
+    """
     try:
         check_rows(store, read_signer(store, load_pepper(home, store)))
     except (AccessError, StoreError) as error:
@@ -325,7 +348,9 @@ def replace_pepper(home: Home, store: Store) -> None:
 
 
 def _renew_end(record: KeyRecord, now: float) -> float | None:
-    """Return the end of a new secret: an owner's lives as long as the former one was to live; other ends stay."""
+    """Return the end of a new secret: an owner's lives as long as the former one was to live; other
+    ends stay.
+    """
     if record.role != "owner":
         return record.expires_at
     life_s = find_default_life(record.role)

@@ -1,16 +1,18 @@
 """Audit log: one record per decision, written before the response, in a tamper-evident hash chain.
 
-A record is one JSON line in the WAL stream "audit". Records written together form a group. The first record of a group
-states its chain, its number in the chain, and the SHA-256 of the previous group (its lines, joined by newlines). Each
-writer (one AuditLog of one process) has its own chain, so writers do not block each other. The first record of a chain
-links to the newest block of the store at that time, of any writer.
+A record is one JSON line in the WAL stream "audit". Records written together form a group. The
+first record of a group states its chain, its number in the chain, and the SHA-256 of the previous
+group (its lines, joined by newlines). Each writer (one AuditLog of one process) has its own chain,
+so writers do not block each other. The first record of a chain links to the newest block of the
+store at that time, of any writer.
 
-`check_chain` detects altered, deleted, moved and inserted records; the last group is covered by its block's hash
-(`read_chain_tip`). It cannot detect records cut from the end, an older database or a full rewrite. The signed
-checkpoints of `access.audit_checkpoints` detect these.
+`check_chain` detects altered, deleted, moved and inserted records; the last group is covered by its
+block's hash (`read_chain_tip`). It cannot detect records cut from the end, an older database or a
+full rewrite. The signed checkpoints of `access.audit_checkpoints` detect these.
 
-Design: fail closed. If a decision cannot be recorded, `record` raises StoreError, and the caller denies. Denials of
-callers without a valid key are the exception: `access.denial_counts` counts them, and their responses always leave.
+Design: fail closed. If a decision cannot be recorded, `record` raises StoreError, and the caller
+denies. Denials of callers without a valid key are the exception: `access.denial_counts` counts
+them, and their responses always leave.
 """
 
 import hashlib
@@ -34,7 +36,8 @@ from archwright.store import Store
 TEXT_LIMIT = 256  # most characters of a field; fields are ids and names, never content
 AUDIT_STREAM = "audit"
 REQUEST_LIMIT_S = 86_400.0  # a request's records are written at most this long after its arrival
-# Permissions of requests that may fill the log; the others are administration, which uses the reserve.
+# Permissions of requests that may fill the log; the others are administration, which uses the
+# reserve.
 SERVED_PERMISSIONS = ("inference.invoke", "models.read", "metrics.read")
 # A key that a client sent in the wrong place, such as the name of a model.
 _SECRET_PATTERN = re.compile(r"aw_[\w-]{20,}")
@@ -42,12 +45,14 @@ Effect = Literal["allow", "deny"]
 
 
 class AuditEvent(Record, omit_defaults=True):
-    """One decision; `at`: seconds since the epoch; an empty text is unknown (a request without a key).
+    """One decision; `at`: seconds since the epoch; an empty text is unknown (a request without a
+    key).
 
-    `source`: IP address of the client. `user`: id of the key's user; `os_user`: id of the user of this machine, for a
-    local command (`monitor.user_names`). `outcome`:
-    "admitted" (the usage record has the request's status), "refused", "done" or "failed". `count`: decisions that the
-    record stands for, of which `request_id` is the first."""
+    `source`: IP address of the client. `user`: id of the key's user; `os_user`: id of the user of
+    this machine, for a local command (`monitor.user_names`). `outcome`: "admitted" (the usage
+    record has the request's status), "refused", "done" or "failed". `count`: decisions that the
+    record stands for, of which `request_id` is the first.
+    """
 
     at: float
     tenant: str
@@ -66,7 +71,9 @@ class AuditEvent(Record, omit_defaults=True):
 
 
 class AuditEntry(AuditEvent, omit_defaults=False):
-    """An event in its chain: `number` from 0, `hash` of its group, `prev`: hash of the previous group."""
+    """An event in its chain: `number` from 0, `hash` of its group, `prev`: hash of the previous
+    group.
+    """
 
     chain: str
     number: int
@@ -114,7 +121,8 @@ class AuditLog:
         line = _ENCODE(_sanitise_event(event))
         with self._wal.lock:
             group = self._group
-            # If the last pending line is not of this group, the group was flushed: start a new one with a link.
+            # If the last pending line is not of this group, the group was flushed: start a new one
+            # with a link.
             if not group or self._wal.last_pending(AUDIT_STREAM) is not group[-1]:
                 prev = hash_lines(b"\n".join(group)) if group else self._first
                 link = (CHAIN_FIELD, self._chain, self._number, prev.encode())
@@ -128,14 +136,18 @@ class AuditLog:
 
 
 def _least_free_bytes(event: AuditEvent, reserve: int) -> int:
-    """Return the bytes that must stay free. Strangers fail first, then admissions, denials, and administration."""
+    """Return the bytes that must stay free. Strangers fail first, then admissions, denials, and
+    administration.
+    """
     if event.effect == "deny":
         return reserve // 2 if event.key_id else 2 * reserve
     return reserve if event.permission in SERVED_PERMISSIONS else reserve // 4
 
 
 def _sanitise_event(event: AuditEvent) -> AuditEvent:
-    """Return the event with texts that can be stored: a decision with an unencodable text must still be recorded."""
+    """Return the event with texts that can be stored: a decision with an unencodable text must
+    still be recorded.
+    """
     texts = f"{event.tenant}{event.key_id}{event.action}{event.permission}{event.reason}"
     texts += f"{event.request_id}{event.resource}{event.source}{event.user}{event.os_user}"
     if len(texts) <= TEXT_LIMIT and texts.isprintable() and type(event.at) is float and "aw_" not in texts:
@@ -149,7 +161,9 @@ def _sanitise_event(event: AuditEvent) -> AuditEvent:
 
 
 def read_chain_tip(store: Store) -> str:
-    """Return the hash of the newest group in the store, "" without records: the checkpoint to keep elsewhere."""
+    """Return the hash of the newest group in the store, "" without records: the checkpoint to keep
+    elsewhere.
+    """
     newest = store.rows(BLOCKS[AUDIT_STREAM], newest_first=True, limit=1)
     return newest[0].tip if newest else ""
 
@@ -163,9 +177,12 @@ def read_entries(
     span: TimeSpan = (None, None),
     limit: int | None = None,
 ) -> list[AuditEntry]:
-    """Return the entries of `tenant` (None: of all) with the fields `where` and `at` within `span`, newest first.
+    """Return the entries of `tenant` (None: of all) with the fields `where` and `at` within `span`,
+    newest first.
 
-    With `home` also the records that this machine has not compacted yet. The time in a request id limits the span."""
+    With `home` also the records that this machine has not compacted yet. The time in a request id
+    limits the span.
+    """
     fields = {**(where or {}), **({} if tenant is None else {"tenant": tenant})}
     received_at = request_received_at(str(fields.get("request_id", "")))
     if received_at is not None and span == (None, None):
@@ -204,16 +221,20 @@ def _split_groups(data: bytes) -> list[list[bytes]]:
 
 
 class ChainCheck(NamedTuple):
-    """Number of checked `records`; `broken`: number of the first inconsistent record, from 1, None if all are valid."""
+    """Number of checked `records`; `broken`: number of the first inconsistent record, from 1, None
+    if all are valid.
+    """
 
     records: int
     broken: int | None
 
 
 def check_chain(store: Store, home: Home | None = None) -> ChainCheck:
-    """Check every chain in the order of the store; with `home` also the records that are not compacted yet.
+    """Check every chain in the order of the store; with `home` also the records that are not
+    compacted yet.
 
-    An altered record is reported at the start of the next group, whose link does not match."""
+    An altered record is reported at the start of the next group, whose link does not match.
+    """
     ends: dict[str, tuple[int, str]] = {}
     tips = {""}
     count = 0

@@ -25,7 +25,8 @@ SumSpend = Callable[[int], Counter[str]]
 class BudgetLevel:
     """The use of one budget in its current period, in nano-USD. `since`: start of the period, seconds since 1970.
 
-    `refused`: a request of this period did not fit, although no other request was running."""
+    `refused`: a request of this period did not fit, although no other request was running.
+    """
 
     budget_nusd: int
     spent_nusd: int
@@ -39,7 +40,9 @@ class BudgetLevel:
 
 
 def encode_periods(now: float) -> dict[BudgetPeriod, int]:
-    """Return the current period of each kind of budget: 4 x its start in seconds + the kind's index."""
+    """Return the current period of each kind of budget: 4 x its start in seconds + the kind's
+    index.
+    """
     day = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     starts = (0, int(day.replace(day=1).timestamp()), int(day.timestamp()))
     kinds = enumerate(zip(PERIOD_KINDS, starts, strict=True))

@@ -1,7 +1,9 @@
-"""The number and digest of a home's newest checkpoint, kept in the database that the checkpoint covers.
+"""The number and digest of a home's newest checkpoint, kept in the database that the checkpoint
+covers.
 
-The file of checkpoints cannot show that its last lines were cut. The database has one signed row for each home, which
-is replaced by each checkpoint, so no older row is left that an attacker could put back. The home's key signs it.
+The file of checkpoints cannot show that its last lines were cut. The database has one signed row
+for each home, which is replaced by each checkpoint, so no older row is left that an attacker could
+put back. The home's key signs it.
 """
 
 from collections.abc import Mapping
@@ -27,19 +29,28 @@ ANCHORS = RecordTable("checkpoint_anchors", CheckpointAnchor, index=("public_key
 _ENCODE = msgspec.json.Encoder().encode
 
 
-def anchor_checkpoint(store: Store, key: SigningKey, number: int, digests: Mapping[int, str]) -> None:
-    """Keep the checkpoint `number` as the newest one; `digests`: of the home's last checkpoints. Raises StoreError.
+def anchor_checkpoint(
+    store: Store,
+    key: SigningKey,
+    number: int,
+    *,
+    digests: Mapping[int, str],
+) -> None:
+    """Keep the checkpoint `number` as the newest one. Raises StoreError.
 
-    An anchor that none of these matches stays: it proves that checkpoints were lost."""
-    present = store.rows(ANCHORS, {"public_key": key.public_key})
-    if any(digests.get(one.number) != one.digest for one in present):
-        return
-    if any(one.number == number for one in present):
-        return
-    made = CheckpointAnchor(public_key=key.public_key, number=number, digest=digests[number])
-    store.append(ANCHORS, [replace(made, signature=key.sign(_ENCODE(made)))])
-    for one in present:
-        store.remove(ANCHORS, {"public_key": one.public_key, "number": one.number})
+    `digests`: of the home's last checkpoints. An anchor that none of these matches stays: it proves
+    that checkpoints were lost.
+    """
+    present_anchors = store.rows(ANCHORS, {"public_key": key.public_key})
+    for anchor in present_anchors:
+        if digests.get(anchor.number) != anchor.digest or anchor.number == number:
+            return
+
+    unsigned = CheckpointAnchor(public_key=key.public_key, number=number, digest=digests[number])
+    signature = key.sign(_ENCODE(unsigned))
+    store.append(ANCHORS, [replace(unsigned, signature=signature)])
+    for anchor in present_anchors:
+        store.remove(ANCHORS, {"public_key": anchor.public_key, "number": anchor.number})
 
 
 def read_anchors(store: Store) -> tuple[CheckpointAnchor, ...]:

@@ -1,10 +1,11 @@
 """Denials of callers without a valid key: counted in memory, written to the audit log as totals.
 
-Design: strangers must not fill the disk. The first denial of a source and reason in a window of 1 s is written at once,
-the others as one total at the window's end. At most SOURCES_LIMIT sources have their own records, and all others share
-one per reason, so a process writes at most 64 records per second. After QUOTA_BYTES in an hour it writes one total per
-minute and reason. A response does not wait for its count: kill -9 loses the counts of the current window. On a full
-disk the counts stay in memory until there is space.
+Design: strangers must not fill the disk. The first denial of a source and reason in a window of 1 s
+is written at once, the others as one total at the window's end. At most SOURCES_LIMIT sources have
+their own records, and all others share one per reason, so a process writes at most 64 records per
+second. After QUOTA_BYTES in an hour it writes one total per minute and reason. A response does not
+wait for its count: kill -9 loses the counts of the current window. On a full disk the counts stay
+in memory until there is space.
 """
 
 import math
@@ -44,9 +45,11 @@ class DenialCounts:
         self._unwritten[key] = (event if found[0] is None else found[0], found[1] + 1)
 
     def write_totals(self, now: float, *, closing: bool = False) -> bool:
-        """Write the totals if the window is over, and return True if there were any; flush them afterwards.
+        """Write the totals if the window is over, and return True if there were any; flush them
+        afterwards.
 
-        Totals that find no space stay for the next call."""
+        Totals that find no space stay for the next call.
+        """
         window_s = QUOTA_WINDOW_S if self._is_quota_used(now) else WINDOW_S
         if not closing and 0 <= now - self._opened_at < window_s:
             return False

@@ -1,12 +1,14 @@
 """Cache of every live key in memory: principal and limits by secret.
 
-Design: a worker reads new rows of the store within POLL_S, so a revoked key is refused within a second. An unknown
-secret causes an immediate read only if a process of this machine noted a key change in the shared table, else at most
-every UNKNOWN_POLL_S, so that a flood of unknown secrets is cheap. With `background` a thread reads ahead of
-time; the event loop waits once for at most READ_TIMEOUT_S for an unresponsive database, then denies until it responds.
-With `background` an expired secret gets a row with the end ENDED, so that a clock that goes back never revives it.
+Design: a worker reads new rows of the store within POLL_S, so a revoked key is refused within a
+second. An unknown secret causes an immediate read only if a process of this machine noted a key
+change in the shared table, else at most every UNKNOWN_POLL_S, so that a flood of unknown secrets is
+cheap. With `background` a thread reads ahead of time; the event loop waits once for at most
+READ_TIMEOUT_S for an unresponsive database, then denies until it responds. With `background` an
+expired secret gets a row with the end ENDED, so that a clock that goes back never revives it.
 
-The signature of a row is checked once, when the row is read (`access.signed_rows`), not for each request.
+The signature of a row is checked once, when the row is read (`access.signed_rows`), not for each
+request.
 """
 
 import hmac
@@ -131,7 +133,9 @@ class KeyCache:
         self._check_start = check
 
     def identify(self, secret: str) -> Principal | None:
-        """Return the principal of a live key, else None. Raises StoreError if the store cannot be read: then deny."""
+        """Return the principal of a live key, else None. Raises StoreError if the store cannot be
+        read: then deny.
+        """
         if len(secret) != SECRET_LENGTH or not secret.isascii():
             return None
         digest = self._digest(secret)
@@ -151,7 +155,9 @@ class KeyCache:
         return principal
 
     def _find_unread(self, secret: str, digest: bytes) -> Principal | None:
-        """Return the principal of a secret that was not found in the cache, if a key with it is new."""
+        """Return the principal of a secret that was not found in the cache, if a key with it is
+        new.
+        """
         if not is_well_formed(secret):
             return None
         if self._may_be_unread():
@@ -160,7 +166,9 @@ class KeyCache:
         return self._live.get(digest)
 
     def refresh_version(self) -> int:
-        """Return `version`, at most POLL_S old, to check running requests. Raises StoreError as `identify` does."""
+        """Return `version`, at most POLL_S old, to check running requests. Raises StoreError as
+        `identify` does.
+        """
         if self._monotonic() - self._read_at >= self._stale_s:
             self._ensure_fresh(POLL_S)
         return self.version
@@ -172,7 +180,9 @@ class KeyCache:
         return any(now < principal.expires_at for principal in principals if principal is not None)
 
     def find_principal(self, key_id: str) -> Principal | None:
-        """Return the principal of a live key, at most POLL_S old, else None. Raises StoreError as `identify` does."""
+        """Return the principal of a live key, at most POLL_S old, else None. Raises StoreError as
+        `identify` does.
+        """
         self.refresh_version()
         if not self.is_live(key_id) and self._may_be_unread():
             self._ensure_fresh(0.0)
@@ -190,7 +200,9 @@ class KeyCache:
         return dict(self._limits)
 
     def find_end(self, record: KeyRecord) -> float | None:
-        """Return when the secret of a record ends, as of the last read; None: never. ENDED: it has ended."""
+        """Return when the secret of a record ends, as of the last read; None: never. ENDED: it has
+        ended.
+        """
         stated = math.inf if record.expires_at is None else record.expires_at
         end = min(stated, self._ends.get(bytes.fromhex(record.digest), math.inf))
         return None if end == math.inf else end
@@ -215,7 +227,9 @@ class KeyCache:
         return keyed.digest()
 
     def _ensure_fresh(self, age_s: float) -> None:
-        """Ensure that the cache is at most `age_s` old. Raises StoreError if the store fails or does not respond."""
+        """Ensure that the cache is at most `age_s` old. Raises StoreError if the store fails or
+        does not respond.
+        """
         if not self._background or self._read_at == float("-inf"):
             self._refresh()
             return
@@ -251,7 +265,9 @@ class KeyCache:
             threading.Thread(target=self.write_ends, name="key-ends", daemon=True).start()
 
     def _check_order(self, newest: tuple[int, ...]) -> None:
-        """Raise StoreError AW-STO-20 if rows that this process has read are gone. Rows are never removed."""
+        """Raise StoreError AW-STO-20 if rows that this process has read are gone. Rows are never
+        removed.
+        """
         if not self._newest and self._check_start is not None:
             self._check_start()
         for table, seq, read in zip(FOLLOWED_TABLES, newest, self._newest, strict=False):
@@ -259,9 +275,12 @@ class KeyCache:
                 raise altered_error(f"rows after row {seq} of {table.name} were removed", table)
 
     def _apply_new_rows(self) -> None:
-        """Apply the new rows of all tables, or of none. Keys are read first: a key revoked meanwhile is never live."""
+        """Apply the new rows of all tables, or of none. Keys are read first: a key revoked
+        meanwhile is never live.
+        """
         signer = read_signer(self._store, self._pepper)
-        # A new generation signs all rows anew, so all are read again; to apply a row twice changes nothing.
+        # A new generation signs all rows anew, so all are read again; to apply a row twice changes
+        # nothing.
         seen = dict(self._seen) if signer.generation == self._generation else {}
         keys = self._fetch_new_rows(tables.KEYS, signer, seen)
         revocations = self._fetch_new_rows(tables.REVOCATIONS, signer, seen)
@@ -289,7 +308,9 @@ class KeyCache:
     def _fetch_new_rows(self, table: RecordTable[R], signer: RowSigner, seen: dict[str, tuple[int, str]]) -> list[R]:
         """Return the authentic rows after the row in `seen`, and update `seen`.
 
-        A key without a valid signature is left out, so it is refused. Raises StoreError AW-STO-20 for other tables."""
+        A key without a valid signature is left out, so it is refused. Raises StoreError AW-STO-20
+        for other tables.
+        """
         after, prev = seen.get(table.name, (0, ""))
         numbered = self._store.numbered_rows(table, after)
         if not numbered:
@@ -323,7 +344,9 @@ class KeyCache:
         self._digests[row.id] = digests if digest in digests else (*digests, digest)
 
     def _expire_secret(self, digest: bytes, at: float) -> bool:
-        """Expire a secret; True if its end changed. The end is kept, because the secret may be read later."""
+        """Expire a secret; True if its end changed. The end is kept, because the secret may be read
+        later.
+        """
         self._ends[digest] = min(at, self._ends.get(digest, math.inf))
         principal = self._live.get(digest)
         if principal is None or at >= principal.expires_at:
@@ -364,7 +387,9 @@ class KeyCache:
         return self._interned.setdefault(limits, limits)
 
     def _record_use(self, key_id: str) -> None:
-        """Record the first use of a key on a day; a thread writes it, so that no request waits for the disk."""
+        """Record the first use of a key on a day; a thread writes it, so that no request waits for
+        the disk.
+        """
         day = int(self._clock() // DAY_S)
         if day != self._day:
             self._day, self._used = day, set()

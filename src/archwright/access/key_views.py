@@ -18,7 +18,9 @@ class NewKey(Record):
 
 
 class InstalledKey(Record):
-    """A key in a secret of a cluster. `id` is empty if the secret had a value already, which was kept."""
+    """A key in a secret of a cluster. `id` is empty if the secret had a value already, which was
+    kept.
+    """
 
     secret: str
     role: str
@@ -26,7 +28,9 @@ class InstalledKey(Record):
 
 
 class KeyView(Record):
-    """A key without secret and digest; `last_used_at`: midnight (UTC) before its last use within 90 days."""
+    """A key without secret and digest; `last_used_at`: midnight (UTC) before its last use within 90
+    days.
+    """
 
     id: str
     tenant: str
@@ -51,7 +55,9 @@ def build_new_key(secret: str, record: KeyRecord) -> NewKey:
 
 
 def build_key_view(keys: KeyStore, record: KeyRecord, known: dict[str, UsageLimits], used: dict[str, float]) -> KeyView:
-    """Build the view of a key; `known`: limits in force by scope, `used`: time of last use by key id."""
+    """Build the view of a key; `known`: limits in force by scope, `used`: time of last use by key
+    id.
+    """
     limits = known.get(format_scope_name("key", name=record.id), UsageLimits())
     shown = {name: value for name, value in as_dict(record).items() if name not in ("digest", "prev", "mac")}
     fields = shown | as_dict(limits)

@@ -1,7 +1,7 @@
 """Requests at once of an account with the limit `parallel`, counted by worker in the shared table.
 
-Design: the counts have entries of their own, because most accounts have no such limit and pay nothing for it. The
-counts of a dead worker are dropped before a request would be refused.
+Design: the counts have entries of their own, because most accounts have no such limit and pay
+nothing for it. The counts of a dead worker are dropped before a request would be refused.
 """
 
 import struct
@@ -14,7 +14,9 @@ _PREFIX = b"p"
 
 
 def is_below_parallel_limit(transaction: Transaction, account: bytes, limit: int, worker: int) -> bool:
-    """True if the account may run one more request. Drops the counts of dead workers if it has no room."""
+    """True if the account may run one more request. Drops the counts of dead workers if it has no
+    room.
+    """
     counts = _read_counts(transaction, account)
     if sum(counts.values()) < limit:
         return True

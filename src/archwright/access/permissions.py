@@ -1,7 +1,7 @@
 """Permissions, roles as sets of permissions, and the authorisation decision.
 
-Every route and verb requires one permission. A key has one role and acts within its own tenant; only
-`tenants.manage` (the platform operator) permits access to other tenants.
+Every route and verb requires one permission. A key has one role and acts within its own tenant;
+only `tenants.manage` (the platform operator) permits access to other tenants.
 """
 
 from archwright.access.api_keys import Principal
@@ -41,7 +41,9 @@ def get_tenant_scope(principal: Principal) -> str | None:
 
 
 def may_grant(principal: Principal, tenant: str, role: str) -> bool:
-    """True if the principal may create such a key: in an accessible tenant, without permissions it does not have."""
+    """True if the principal may create such a key: in an accessible tenant, without permissions it
+    does not have.
+    """
     if role not in ROLES or get_tenant_scope(principal) not in (None, tenant):
         return False
     return is_allowed(principal, "keys.manage") and ROLES[role] <= ROLES[principal.role]

@@ -13,7 +13,9 @@ _COLUMNS = ("tenant", "key_id", "user", "shadow")
 def sum_recorded_spend(store: Store, home: Home, day: int, today: int) -> Counter[str]:
     """Return the nano-USD spent by scope from `day` to `today` (days since 1970; day 0: in total).
 
-    Records with a future date, written while the clock was wrong, count for no earlier period. Raises StoreError."""
+    Records with a future date, written while the clock was wrong, count for no earlier period.
+    Raises StoreError.
+    """
     sums: Counter[str] = Counter()
     for row in read_usage_totals(store, home, ("day", *_COLUMNS) if day else _COLUMNS):
         if not row.shadow and (not day or day <= row.day <= today):

@@ -1,17 +1,21 @@
-"""Signed rows of keys, revocations, ends of secrets, limits and tracing: a database alone changes no decision.
+"""Signed rows of keys, revocations, ends of secrets, limits and tracing: a database alone changes
+no decision.
 
 A field that a later release added is signed only where it is set, so older rows stay authentic.
 
-A row carries `mac`, an HMAC-SHA-256 over its table and all its fields, and `prev`, the `mac` of the row before it in
-its table. So an altered, inserted, copied or moved row has no valid signature, and a removed row leaves a gap. The key
-is derived from the pepper and the generation of the table PEPPER_CHECKS. A new generation signs all rows anew: after a
-lost pepper, and after an erasure that had to change a signed row.
+A row carries `mac`, an HMAC-SHA-256 over its table and all its fields, and `prev`, the `mac` of the
+row before it in its table. So an altered, inserted, copied or moved row has no valid signature, and
+a removed row leaves a gap. The key is derived from the pepper and the generation of the table
+PEPPER_CHECKS. A new generation signs all rows anew: after a lost pepper, and after an erasure that
+had to change a signed row.
 
-A row that is removed from a table's end leaves no gap. The audit log's checkpoints state the newest row of each table
-(`RowsMark`), and a gateway does not start with rows that contradict the newest checkpoint.
+A row that is removed from a table's end leaves no gap. The audit log's checkpoints state the newest
+row of each table (`RowsMark`), and a gateway does not start with rows that contradict the newest
+checkpoint.
 
-Design: a key whose own row is not authentic is refused alone. Every other table is trusted as a whole or not at all:
-if a row is missing there, nobody knows whose key was revoked or whose limit was lowered.
+Design: a key whose own row is not authentic is refused alone. Every other table is trusted as a
+whole or not at all: if a row is missing there, nobody knows whose key was revoked or whose limit
+was lowered.
 """
 
 import hashlib
@@ -38,7 +42,9 @@ _ENCODE = msgspec.json.Encoder().encode
 
 
 class RowsMark(Record):
-    """The newest row of each signed table: its number `seqs` in the store, and the `digest` of their signatures."""
+    """The newest row of each signed table: its number `seqs` in the store, and the `digest` of
+    their signatures.
+    """
 
     generation: int
     seqs: tuple[int, ...]
@@ -70,7 +76,9 @@ class RowSigner:
         return [row for row in rows if self.is_authentic(table, row)]
 
     def check(self, table: RecordTable[R], rows: RowsBySeq[R], prev: str = "") -> None:
-        """Raise StoreError AW-STO-20 unless the rows are authentic and follow the row with the signature `prev`."""
+        """Raise StoreError AW-STO-20 unless the rows are authentic and follow the row with the
+        signature `prev`.
+        """
         for seq, row in rows:
             if not self.is_authentic(table, row):
                 raise altered_error(f"row {seq} of {table.name} has no valid signature", table)
@@ -125,7 +133,9 @@ def check_rows(store: Store, signer: RowSigner) -> None:
 
 
 def sign_unsigned(store: Store, pepper: bytes) -> None:
-    """Sign the rows of an older version, once: if any row has a signature, all rows stay as they are."""
+    """Sign the rows of an older version, once: if any row has a signature, all rows stay as they
+    are.
+    """
     signer = read_signer(store, pepper)
 
     def sign_all(groups: list[list[Any]]) -> list[list[Any]]:
@@ -146,8 +156,10 @@ def sign_anew(
 ) -> None:
     """Sign every row in the generation of `check`, after a `change`, in one transaction.
 
-    `former`: the signer whose signatures are checked first, within the transaction. Running processes read all rows
-    again. Raises StoreError AW-STO-20, and changes nothing, if a row is not authentic."""
+    `former`: the signer whose signatures are checked first, within the transaction. Running
+    processes read all rows again. Raises StoreError AW-STO-20, and changes nothing, if a row is not
+    authentic.
+    """
     signer = RowSigner(pepper, check.generation)
 
     def sign_all(groups: list[list[Any]]) -> list[list[Any]]:
@@ -174,7 +186,9 @@ def read_mark(store: Store) -> RowsMark:
 
 
 def find_mark(store: Store, mark: RowsMark) -> RowsMark:
-    """Return the mark of the present rows at the numbers of `mark`: another one if rows were replaced or removed."""
+    """Return the mark of the present rows at the numbers of `mark`: another one if rows were
+    replaced or removed.
+    """
     checks = store.rows(tables.PEPPER_CHECKS, newest_first=True, limit=1)
     macs = []
     for table, seq in zip(SIGNED_TABLES, mark.seqs, strict=True):

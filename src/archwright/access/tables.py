@@ -33,7 +33,9 @@ class Tenant(Record):
 
 
 class SignedRow(Record):
-    """A row that decides who may do what; `mac`: its signature, `prev`: that of the row before it (`signed_rows`)."""
+    """A row that decides who may do what; `mac`: its signature, `prev`: that of the row before it
+    (`signed_rows`).
+    """
 
     prev: str = ""
     mac: str = ""
@@ -66,7 +68,9 @@ class Revocation(SignedRow):
 
 
 class SecretExpiry(SignedRow):
-    """End of one secret of a key: from `at` on it is refused; 0: it expired, and no clock revives it."""
+    """End of one secret of a key: from `at` on it is refused; 0: it expired, and no clock revives
+    it.
+    """
 
     digest: str
     at: float
@@ -100,7 +104,9 @@ class KeyUse(Record):
 
 
 class PepperCheck(Record):
-    """Check value of the pepper under which all keys were made since; a lost pepper begins a new generation."""
+    """Check value of the pepper under which all keys were made since; a lost pepper begins a new
+    generation.
+    """
 
     generation: int
     check: str
@@ -161,7 +167,9 @@ def build_limits(row: KeyRecord | LimitRow) -> UsageLimits:
 
 
 def is_well_formed(secret: str) -> bool:
-    """True if prefix, length and checksum are those of a key; mistyped secrets are refused without the store."""
+    """True if prefix, length and checksum are those of a key; mistyped secrets are refused without
+    the store.
+    """
     if len(secret) != SECRET_LENGTH or not secret.startswith(SECRET_PREFIX) or not secret.isascii():
         return False
     body = secret[len(SECRET_PREFIX) : -6]
@@ -169,7 +177,9 @@ def is_well_formed(secret: str) -> bool:
 
 
 def compute_checksum(body: str) -> str:
-    """Return the CRC-32 in six URL-safe characters: protection against mistyping, not against forgery."""
+    """Return the CRC-32 in six URL-safe characters: protection against mistyping, not against
+    forgery.
+    """
     return base64.urlsafe_b64encode(zlib.crc32(body.encode()).to_bytes(4, "big")).decode().rstrip("=")
 
 

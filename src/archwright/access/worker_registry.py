@@ -1,7 +1,7 @@
 """Registry of the workers that write to a shared table, with a liveness check.
 
-A worker is identified by process id and start time, because process ids are reused. A worker in another PID namespace
-(a container on the same home) cannot be inspected and counts as alive.
+A worker is identified by process id and start time, because process ids are reused. A worker in
+another PID namespace (a container on the same home) cannot be inspected and counts as alive.
 """
 
 import os
@@ -19,7 +19,9 @@ _PROC = Path("/proc")
 
 
 def read_process_start(pid: int, proc: Path = _PROC) -> int | None:
-    """Return the start of `pid` in ticks since boot (0 without /proc), None if it has ended or is a zombie."""
+    """Return the start of `pid` in ticks since boot (0 without /proc), None if it has ended or is a
+    zombie.
+    """
     try:
         stat = (proc / str(pid) / "stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):

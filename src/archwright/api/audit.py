@@ -4,15 +4,9 @@ from pathlib import Path
 
 from archwright.access import audit_log as trail
 from archwright.access.api_keys import read_pepper
-from archwright.access.audit_checkpoints import (
-    SYSLOG,
-    check_home,
-    check_log,
-    check_places,
-    read_checkpoints,
-    read_signing_key,
-)
+from archwright.access.audit_checkpoints import SYSLOG, read_checkpoints, read_signing_key
 from archwright.access.audit_log import AuditEvent
+from archwright.access.audit_verification import check_home, check_log, check_places
 from archwright.access.checkpoint_anchor import read_anchors
 from archwright.access.signed_rows import check_rows, read_signer
 from archwright.api.context import audit_read, describe_second_place, open_home
@@ -87,7 +81,7 @@ def verify(*, checkpoints: str | None = None, public_key: tuple[str, ...] | None
         keys = tuple(public_key or trusted)
         covering, others = check_log(store, (*kept, *elsewhere), frozenset(keys))
         check_places(kept, elsewhere, home)
-        check_home(kept, anchors, store, home)
+        check_home(kept, anchors, store=store, home=home)
         if home.has_pepper and not home.unsigned_rows.exists():
             check_rows(store, read_signer(store, read_pepper(home)))
         covered = max((one.records for one in elsewhere if one in covering), default=0)

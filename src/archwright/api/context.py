@@ -135,7 +135,9 @@ def _open_wal(store: Store) -> Iterator[WalWriter]:
         store,
         home,
         chosen.audit_checkpoints,
-        lambda error: print(f"note: a checkpoint of the audit log was not written\n{error.lines()}", file=sys.stderr),
+        report=lambda error: print(
+            f"note: a checkpoint of the audit log was not written\n{error.lines()}", file=sys.stderr
+        ),
     )
     log = WalWriter(store, home, segment_bytes=ACT_SEGMENT_BYTES, on_compaction=checkpoints.write_due)
     with closing(log) as writer:

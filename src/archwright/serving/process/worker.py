@@ -19,8 +19,9 @@ import uvloop
 
 from archwright.access.accounts import Accounts, open_accounts_table
 from archwright.access.api_keys import KeyStore, read_pepper
-from archwright.access.audit_checkpoints import CheckpointWriter, check_newest_mark
+from archwright.access.audit_checkpoints import CheckpointWriter
 from archwright.access.audit_log import AuditLog
+from archwright.access.audit_verification import check_newest_mark
 from archwright.contract.record import replace
 from archwright.errors import StoreError
 from archwright.home import Home
@@ -94,7 +95,7 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, context: WorkerCon
         store,
         home,
         config.audit_checkpoints,
-        lambda error: journal.warning("audit checkpoint not written", **error.as_dict()),
+        report=lambda error: journal.warning("audit checkpoint not written", **error.as_dict()),
     )
     ledger = WalWriter(store, home, on_compaction=checkpoints.write_due, keeps_reserve=True)
     exposition = Exposition(folder=home.counters)
