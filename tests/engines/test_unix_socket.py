@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ def test_terminating_takes_the_socket_along(tmp_path: Path, terminate_handler: N
     path = tmp_path / "x.sock"
     left: list[int] = []
     path.touch()
-    leave_on_terminate(path, left.append)
+    woken = leave_on_terminate(path, left.append)
     os.kill(os.getpid(), signal.SIGTERM)
     assert left == [0] and not path.exists()
+    assert select.select([woken], [], [], 0)[0] == [woken], "a wait that begins after the signal does not sleep"

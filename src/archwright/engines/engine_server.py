@@ -5,6 +5,7 @@ the gateway does, answers it, and closes the connection. A client that disconnec
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -120,7 +121,8 @@ def serve_until(
     async def run() -> None:
         server = await asyncio.start_unix_server(connected, str(path), backlog=512)
         async with server:
-            leave_on_terminate(path)
+            woken = leave_on_terminate(path)
+            asyncio.get_running_loop().add_reader(woken, os.read, woken, 1)
             journal.info("ready", model=model, socket=str(path))
             await wait()
         path.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,7 +70,7 @@ def run_proxy(config: EngineConfig, home: Home) -> None:
     LlamaProxy(inner_path, config.slots, special, keeps_prompts=keeps_prompts).run(home.engine_socket(config.socket))
 
 
-def serve(config: EngineConfig, home: Home, journal: Journal, wait: Callable[[], object] = signal.pause) -> None:
+def serve(config: EngineConfig, home: Home, journal: Journal, wait: Callable[[], object] | None = None) -> None:
     """Load the model and serve until SIGTERM; returns only if `wait` does.
 
     SIGTERM kills the process until the model is loaded, since the loader blocks the interpreter and no handler could
@@ -109,9 +108,12 @@ def serve(config: EngineConfig, home: Home, journal: Journal, wait: Callable[[],
         path.unlink(missing_ok=True)
         os._exit(status)
 
-    leave_on_terminate(home.engine_socket(config.socket), leave)
+    woken = leave_on_terminate(home.engine_socket(config.socket), leave)
     journal.info("ready", model=config.alias, socket=str(path))
-    wait()
+    if wait is None:
+        os.read(woken, 1)
+    else:
+        wait()
     del server
 
 

@@ -39,11 +39,19 @@ def claim_socket(home: Home, name: str) -> Path:
     return listen
 
 
-def leave_on_terminate(path: Path, leave: Callable[[int], object] = os._exit) -> None:
-    """Let SIGTERM remove the socket and end the process at once with status 0, without cleanup."""
+def leave_on_terminate(path: Path, leave: Callable[[int], object] = os._exit) -> int:
+    """Let SIGTERM remove the socket and end the process at once with status 0, without cleanup.
+
+    Returns a file descriptor that a signal makes readable. The main thread waits on it: Python runs a handler between
+    two instructions, and a wait for anything else would sleep through a signal that came just before it.
+    """
 
     def on_terminate(*_: object) -> None:
         path.unlink(missing_ok=True)
         leave(0)
 
+    woken, wakes = os.pipe()
+    os.set_blocking(wakes, False)
+    signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, on_terminate)
+    return woken
