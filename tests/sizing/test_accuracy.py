@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from tests.sizing.conftest import SUBJECTS
 
+from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.errors import ArchwrightError, PlanFileError
 from archwright.sizing import accuracy, benchmark_reader
+from archwright.sizing.inference.serving_prediction import DeploymentPrediction, ServingQuery, predict_deployment
 
 HEAD = (
     "row_id,model,params_b,active_params_b,precision,accelerator,n_accelerators,parallelism,engine,scenario,"
@@ -103,6 +105,26 @@ def test_an_unknown_name_is_not_answered_and_the_nearest_is_said(tmp_path: Path)
     assert "nearest" in made.not_answered[0]
     assert rows[1]["pred_tpot_ms"] == ""
     assert rows[1]["stratum"].startswith("not answered")
+
+
+def test_a_device_without_a_rate_is_not_answered_and_ends_nothing(tmp_path: Path) -> None:
+    unrated = GOOD.replace("h100_sxm", "Apple-M5-Ultra").replace("a,", "b,", 1)
+    made, rows = run(tmp_path, f"{HEAD}\n{unrated}\n{GOOD}\n")
+    assert made.answered == 1
+    assert made.not_answered == ("b: the catalog states no FLOP rate of Apple-M5-Ultra",)
+    assert [bool(row["pred_tpot_ms"]) for row in rows] == [False, True]
+
+
+def test_a_fault_in_one_row_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_for_one_model(query: ServingQuery, subjects: BenchmarkNameResolver) -> DeploymentPrediction:
+        if query.model == "Llama-3.1-8B":
+            raise ZeroDivisionError("division by zero")
+        return predict_deployment(query, subjects)
+
+    monkeypatch.setattr(accuracy, "predict_deployment", fail_for_one_model)
+    made, _ = run(tmp_path, f"{HEAD}\n{GOOD.replace('a,Llama-3.1-70B', 'b,Llama-3.1-8B')}\n{GOOD}\n")
+    assert made.answered == 1
+    assert made.not_answered == ("b: a bug in archwright: ZeroDivisionError: division by zero",)
 
 
 def test_training_tables(tmp_path: Path) -> None:

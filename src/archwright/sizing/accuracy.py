@@ -63,7 +63,7 @@ class AccuracyReport(Record):
 
 
 def predict_row(cells: Cells, kind: BenchmarkKind, subjects: BenchmarkNameResolver) -> RowPrediction:
-    """Predict one row. A row with an unknown name gets no predictions; errors of a row are never raised."""
+    """Predict one row. A row that cannot be predicted gets no predictions and the reason: it never ends the scoring."""
     row_id = read_text(cells, "row_id")
     values: tuple[Estimate | None, ...]
     try:
@@ -82,10 +82,16 @@ def predict_row(cells: Cells, kind: BenchmarkKind, subjects: BenchmarkNameResolv
             values = (token_s.divide_amount(1.0, "tokens/s"), hours, step)
     except CatalogError as error:
         nearest = f" (nearest: {', '.join(error.nearest)})" if error.nearest else ""
-        return RowPrediction(row_id, dict.fromkeys(COLUMNS[kind]), "not answered", f"{error.message[:200]}{nearest}")
+        return _refuse_row(row_id, kind, f"{error.message[:200]}{nearest}")
+    except (ArithmeticError, LookupError, ValueError) as error:
+        return _refuse_row(row_id, kind, f"a bug in archwright: {type(error).__name__}: {str(error)[:200]}")
     reasons = (*(f"weak: {reason}" for reason in (*weak, *wrong)), *(f"assumed {text}" for text in assumed))
     remark = "; ".join(filter(None, (regime, *reasons)))
     return RowPrediction(row_id, dict(zip(COLUMNS[kind], values, strict=True)), stratum, remark)
+
+
+def _refuse_row(row_id: str, kind: BenchmarkKind, reason: str) -> RowPrediction:
+    return RowPrediction(row_id, dict.fromkeys(COLUMNS[kind]), "not answered", reason)
 
 
 def score_benchmark(

@@ -9,6 +9,7 @@ import re
 from typing import NamedTuple
 
 from archwright.catalog.tables.records import Accelerator, ModelSpec
+from archwright.errors import CatalogError
 
 _WORDS = (
     ("fp4", re.compile(r"nvfp4|mxfp4|fp4")),
@@ -84,6 +85,12 @@ def list_candidate_precisions(
 
 
 def matmul_rate(accelerator: Accelerator, name: str) -> float:
-    """Return the dense matmul rate in FLOP/s for weights of a format; without a fallback format, the highest rate."""
+    """Return the dense matmul rate in FLOP/s for weights of a format; without a fallback format, the highest rate.
+
+    Raises CatalogError AW-CAT-11 if the device's row states no rate."""
     rates = accelerator.flops
+    if not rates:
+        message = f"the catalog states no FLOP rate of {accelerator.id}"
+        hint = "add the vendor's rate to the accelerators of your own facts, or name a device with a rate"
+        raise CatalogError("AW-CAT-11", message, hint=hint)
     return next((rates[dtype] for dtype in FALLBACK_DTYPES[name] if dtype in rates), max(rates.values()))
