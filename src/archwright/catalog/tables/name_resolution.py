@@ -2,16 +2,27 @@
 
 A spelling matches a row if each of its words, except vendor words, is a word of the row (id, form, memory size). If
 several rows match ("the 80 GB ones"), a plain name means the choice of the alias table, else the first row.
+
+A chip with unified memory is sold with several sizes of it: a stated size that no row has replaces the row's. A plain
+name of several such chips ("M3 Max": 30 or 40 GPU cores) means their middle, with a wider band.
 """
 
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from statistics import geometric_mean
 
 from archwright.catalog.tables.records import Accelerator, Alias, ModelSpec
+from archwright.contract.record import replace
 from archwright.errors import CatalogError, ErrorLocation
 
 MACHINE = re.compile(r"^\s*(\d{1,4})\s*[xX×]\s*(.+)$")
+# Text in brackets does not count, except the cores of a GPU, which tell variants of a chip apart.
+BRACKETS = re.compile(r"\((?!\d+-core).*?\)")
+# The computers that carry a chip's name; "Pro" is a word of some chips, too.
+COMPUTER = re.compile(r"\b(?:macbook(?: pro| air)?|mac (?:studio|mini|pro)|imac)\b", re.IGNORECASE)
+MEMORY_SIZE = re.compile(r"\b(\d{1,4})\s*gi?b\b", re.IGNORECASE)
+GPU_CORES = re.compile(r"(\d+) GPU cores")
 # Suffixes of model names that do not distinguish models.
 MODEL_NOISE = re.compile(r"(instruct|chat|fp8|nvfp4|bf16|it)$")
 
@@ -29,20 +40,43 @@ def normalise_name(text: str) -> str:
 def match_accelerator_family(
     name: str, rows: Mapping[str, Accelerator], aliases: Iterable[Alias]
 ) -> tuple[Accelerator, ...]:
-    """Return every row that the name matches, in table order; text in brackets does not count."""
-    ignored = {word for row in rows.values() for word in (*split_words(row.vendor), row.kind)}
-    ignored |= {alias.name for alias in aliases if alias.kind == "word"}
-    words = [word for word in split_words(re.sub(r"\(.*?\)", " ", name)) if word not in ignored]
+    """Return every row that the name matches, in table order; most text in brackets does not count."""
+    words = _list_identifying_words(name, rows, aliases)
     # A form or a memory size alone does not identify an accelerator.
     if not any(re.search(r"\d", word) and not re.fullmatch(r"\d+gb", word) for word in words):
         return ()
     key = normalise_name(" ".join(words))
-    return tuple(row for row in rows.values() if key == normalise_name(row.id) or set(words) <= _row_words(row))
+    wanted = set(words)
+    matches: list[Accelerator] = []
+    chips: list[Accelerator] = []
+    for row in rows.values():
+        if key != normalise_name(row.id) and not wanted <= _row_words(row):
+            continue
+        matches.append(row)
+        if row.kind == "soc" and wanted.issuperset(split_words(row.arch)):
+            chips.append(row)
+    # "M2" is the chip of this name before it is the beginning of "M2 Ultra".
+    return tuple(chips or matches)
+
+
+def _list_identifying_words(name: str, rows: Mapping[str, Accelerator], aliases: Iterable[Alias]) -> list[str]:
+    ignored = set()
+    for alias in aliases:
+        if alias.kind == "word":
+            ignored.add(alias.name)
+    for row in rows.values():
+        ignored.update(split_words(row.vendor))
+        ignored.add(row.kind)
+    plain = COMPUTER.sub(" ", BRACKETS.sub(" ", name))
+    return [word for word in split_words(plain) if word not in ignored]
 
 
 def _row_words(row: Accelerator) -> set[str]:
-    found = {*split_words(row.id), *split_words(row.form), *split_words(row.memory_marketing)}
-    return found | {re.sub(r"\d+$", "", word) for word in split_words(row.form)}
+    words = {*split_words(row.id), *split_words(row.form), *split_words(row.memory_marketing)}
+    gpu_cores = GPU_CORES.match(row.notes)
+    if gpu_cores is not None:
+        words |= {gpu_cores[1], "core"}
+    return words | {re.sub(r"\d+$", "", word) for word in split_words(row.form)}
 
 
 def resolve_accelerator(name: str, rows: Mapping[str, Accelerator], aliases: Iterable[Alias]) -> Accelerator:
@@ -53,8 +87,51 @@ def resolve_accelerator(name: str, rows: Mapping[str, Accelerator], aliases: Ite
         return direct
     family = match_accelerator_family(name, rows, aliases)
     if family:
-        return family[0]
-    raise unknown_name_error("accelerator", name, rows)
+        return _merge_variants(family)
+    stated_memory = MEMORY_SIZE.search(name)
+    if stated_memory is None:
+        raise unknown_name_error("accelerator", name, rows)
+    chip = MEMORY_SIZE.sub(" ", name)
+    alias = known.get(normalise_name(BRACKETS.sub(" ", chip)), "")
+    variants = match_accelerator_family(chip, rows, aliases)
+    if alias in rows:
+        variants = (rows[alias],)
+    memory_bytes = int(stated_memory[1]) * 2**30
+    if not any(row.is_memory_shared for row in variants):
+        raise unknown_name_error("accelerator", name, rows)
+    # A variant of a chip is not sold with more than its row states.
+    sold = tuple(row for row in variants if row.memory_bytes >= memory_bytes)
+    return replace(_merge_variants(sold or variants), memory_bytes=memory_bytes)
+
+
+def _merge_variants(family: tuple[Accelerator, ...]) -> Accelerator:
+    """Return the first row, or the middle of the variants of one chip, whose band is wider."""
+    first = family[0]
+    if not first.is_memory_shared:
+        return first
+    variants = [first]
+    for row in family:
+        same_memory = row.memory_bandwidth_bytes_per_s == first.memory_bandwidth_bytes_per_s
+        if row.arch == first.arch and not (same_memory and row.flops == first.flops):
+            variants.append(row)
+    if len(variants) == 1:
+        return first
+    bandwidths = []
+    names = []
+    rates: dict[str, list[float]] = {}
+    for row in variants:
+        bandwidths.append(row.memory_bandwidth_bytes_per_s)
+        names.append(row.id)
+        for dtype, rate in row.flops.items():
+            rates.setdefault(dtype, []).append(rate)
+    flops = {dtype: geometric_mean(stated_rates) for dtype, stated_rates in rates.items()}
+    return replace(
+        first,
+        memory_bandwidth_bytes_per_s=geometric_mean(bandwidths),
+        flops=flops,
+        confidence="recalled",
+        notes=f"the middle of {', '.join(names)}",
+    )
 
 
 def resolve_model(name: str, rows: Mapping[str, ModelSpec], aliases: Iterable[Alias]) -> ModelSpec:

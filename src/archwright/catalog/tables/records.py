@@ -56,12 +56,12 @@ class Accelerator(Fact):
     memory_bandwidth_bytes_per_s: float
     memory_kind: str
     flops: dict[str, float]
-    sparsity: bool
-    scale_up: str
-    scale_up_bytes_per_s: float | None
-    scale_up_domain: int
-    host_link: str
-    tdp_w: float | None
+    sparsity: bool = False
+    scale_up: str = ""
+    scale_up_bytes_per_s: float | None = None
+    scale_up_domain: int = 1
+    host_link: str = ""
+    tdp_w: float | None = None
     price_low_usd: float | None = None
     price_high_usd: float | None = None
     price_basis: str = ""

@@ -131,8 +131,10 @@ def build_processor_hardware(accelerator: Accelerator, count: int, catalog: Cata
     If the row states cores, compute is cores x the per-core rate that the efficiency rows' shares refer to; its
     `scale_up_domain` counts processors. The bands of the efficiency rows hold the error of an unmeasured processor."""
     bandwidth, cores = accelerator.memory_bandwidth_bytes_per_s * count, _CORES.search(accelerator.notes)
-    compute = catalog.estimate(accelerator, numeric_precision.matmul_rate(accelerator, "fp32") * count, "FLOP/s")
-    if cores is not None:
+    if cores is None:
+        stated_rate = numeric_precision.matmul_rate(accelerator, "fp32") * count
+        compute = catalog.estimate(accelerator, stated_rate, "FLOP/s")
+    else:
         threads = THREADS_A_CORE * int(cores[1]) * count
         compute = host_flops(Machine(accelerator.id, None, 0, threads, 0.0), catalog)
     return Hardware(
