@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.processor_names import resolve_processor
+from archwright.catalog.processor_names import resolve_processor, take_cores
 from archwright.catalog.tables import parsers
 from archwright.catalog.tables.csv_table import DATA, read_rows
 from archwright.catalog.tables.name_resolution import (
@@ -17,35 +17,13 @@ from archwright.catalog.tables.name_resolution import (
     resolve_model,
 )
 from archwright.catalog.tables.records import Accelerator, ModelSpec
-from archwright.contract.record import replace
 from archwright.errors import CatalogError
 
 # A processor's name may state the threads in use, one per core.
 _THREADS = re.compile(r"\s*\(?(\d+) threads?\)?")
 MOST_THREADS = 4096
-_CORES = re.compile(r"(\d+) cores")
-
-
-def take_cores(processor: Accelerator, threads: int) -> Accelerator:
-    """Return `processor` with `threads` of its cores, or as many equal processors as have them.
-
-    Clouds divide a processor and its memory channels among machines, so stated rates are in proportion to cores; the
-    memory of a client's processor is its own. The bandwidth that an engine draws is not proportional
-    (sizing/inference/cpu_inference.py)."""
-    stated = _CORES.search(processor.notes)
-    if stated is None:
-        return processor
-    noted = _CORES.sub(f"{threads} cores", processor.notes, count=1)
-    if processor.form in ("desktop", "laptop", "board"):
-        return replace(processor, notes=noted)
-    share = threads / int(stated[1])
-    return replace(
-        processor,
-        memory_bandwidth_bytes_per_s=processor.memory_bandwidth_bytes_per_s * share,
-        flops={dtype: rate * share for dtype, rate in processor.flops.items()},
-        scale_up_domain=math.ceil(share) * processor.scale_up_domain,
-        notes=noted,
-    )
+# Longer texts name nothing, and would take long to compare with every row.
+LONGEST_NAME = 200
 
 
 class EngineFamily(NamedTuple):
@@ -119,24 +97,31 @@ class BenchmarkNameResolver:
     def accelerator(self, name: str) -> Accelerator:
         """Raises CatalogError AW-CAT-01 with the nearest spellings."""
         if name not in self._accelerators:
-            threads, bare = _THREADS.search(name), _THREADS.sub("", name)
-            direct = self.accelerators.get(self._spellings.get(("accelerator", normalise_name(bare)), ""))
-            found = direct or self._resolve_device(bare)
-            if threads and not 1 <= int(threads[1][:9]) <= MOST_THREADS:
-                hint = f"state 1 to {MOST_THREADS:,} threads"
-                raise CatalogError("AW-CAT-01", f"unknown accelerator {name[:200]!r}", hint=hint)
-            self._accelerators[name] = take_cores(found, int(threads[1])) if threads else found
+            self._accelerators[name] = self._resolve_device(name)
         return self._accelerators[name]
 
     def _resolve_device(self, name: str) -> Accelerator:
-        """Return the row of an accelerator, else the facts of a processor's family or of a machine type."""
-        try:
-            return resolve_accelerator(name, self.accelerators, self.catalog.aliases)
-        except CatalogError:
-            processor = resolve_processor(name, DATA)
-            if processor is None:
-                raise
-            return processor
+        """Return the row of an accelerator, else of a processor or machine type, with the threads that it states."""
+        if len(name) > LONGEST_NAME:
+            hint = f"write at most {LONGEST_NAME} characters"
+            raise CatalogError("AW-CAT-01", f"unknown accelerator {name[:LONGEST_NAME]!r}", hint=hint)
+        threads = _THREADS.search(name)
+        bare = _THREADS.sub("", name)
+        spelling = ("accelerator", normalise_name(bare))
+        device = self.accelerators.get(self._spellings.get(spelling, ""))
+        if device is None:
+            try:
+                device = resolve_accelerator(bare, self.accelerators, self.catalog.aliases)
+            except CatalogError:
+                device = resolve_processor(bare, DATA)
+                if device is None:
+                    raise
+        if threads is None:
+            return device
+        if not 1 <= int(threads[1]) <= MOST_THREADS:
+            hint = f"state 1 to {MOST_THREADS:,} threads"
+            raise CatalogError("AW-CAT-01", f"unknown accelerator {name!r}", hint=hint)
+        return take_cores(device, int(threads[1]))
 
     def engine_family(self, text: str) -> EngineFamily:
         """Return the family of an engine and version, `other` if the name is unknown."""

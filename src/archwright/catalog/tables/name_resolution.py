@@ -4,7 +4,8 @@ A spelling matches a row if each of its words, except vendor words, is a word of
 several rows match ("the 80 GB ones"), a plain name means the choice of the alias table, else the first row.
 
 A chip with unified memory is sold with several sizes of it: a stated size that no row has replaces the row's. A plain
-name of several such chips ("M3 Max": 30 or 40 GPU cores) means their middle, with a wider band.
+name of several such chips ("M3 Max": 30 or 40 GPU cores) means their middle, with the band of recalled figures, which
+holds all of them.
 """
 
 import difflib
@@ -21,7 +22,7 @@ MACHINE = re.compile(r"^\s*(\d{1,4})\s*[xX×]\s*(.+)$")
 BRACKETS = re.compile(r"\((?!\d+-core).*?\)")
 # The computers that carry a chip's name; "Pro" is a word of some chips, too.
 COMPUTER = re.compile(r"\b(?:macbook(?: pro| air)?|mac (?:studio|mini|pro)|imac)\b", re.IGNORECASE)
-MEMORY_SIZE = re.compile(r"\b(\d{1,4})\s*gi?b\b", re.IGNORECASE)
+MEMORY_SIZE = re.compile(r"\b([1-9]\d{0,3})\s*gi?b\b", re.IGNORECASE)
 GPU_CORES = re.compile(r"(\d+) GPU cores")
 # Suffixes of model names that do not distinguish models.
 MODEL_NOISE = re.compile(r"(instruct|chat|fp8|nvfp4|bf16|it)$")
@@ -105,7 +106,7 @@ def resolve_accelerator(name: str, rows: Mapping[str, Accelerator], aliases: Ite
 
 
 def _merge_variants(family: tuple[Accelerator, ...]) -> Accelerator:
-    """Return the first row, or the middle of the variants of one chip, whose band is wider."""
+    """Return the first row, or the middle of the variants of one chip."""
     first = family[0]
     if not first.is_memory_shared:
         return first
@@ -125,8 +126,10 @@ def _merge_variants(family: tuple[Accelerator, ...]) -> Accelerator:
         for dtype, rate in row.flops.items():
             rates.setdefault(dtype, []).append(rate)
     flops = {dtype: geometric_mean(stated_rates) for dtype, stated_rates in rates.items()}
+    chip = first.arch.replace(" ", "-")
     return replace(
         first,
+        id=f"{first.vendor}-{chip}",
         memory_bandwidth_bytes_per_s=geometric_mean(bandwidths),
         flops=flops,
         confidence="recalled",
