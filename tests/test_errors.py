@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from pathlib import Path
 
 import pytest
+from docs.error_codes import read_error_codes
 
 from archwright import errors
 from archwright.errors import (
@@ -18,6 +20,8 @@ from archwright.errors import (
     UsageError,
     boundary,
 )
+
+SOURCE = Path(errors.__file__).parent
 
 
 def every_class(root: type[ArchwrightError] = ArchwrightError) -> list[type[ArchwrightError]]:
@@ -150,3 +154,11 @@ def test_the_boundary_turns_the_rest_into_our_bug() -> None:
 def test_the_boundary_does_not_stop_an_exit(kind: type[BaseException]) -> None:
     with pytest.raises(kind), boundary("test"):
         raise kind
+
+
+def test_a_hint_to_restore_names_the_command() -> None:
+    """An operator under stress copies a line; "restore it from a backup" is none."""
+    hints = [text.hint for texts in read_error_codes(SOURCE).values() for text in texts]
+    to_restore = [hint for hint in hints if re.search(r"\brestor\w+ .*\bbackup|\brestored backup", hint)]
+    assert len(to_restore) >= 20
+    assert [hint for hint in to_restore if "archwright restore" not in hint] == []

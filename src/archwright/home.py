@@ -141,13 +141,16 @@ class Home:
             return 0
         except (OSError, msgspec.MsgspecError) as error:
             raise self._schema_error(
-                "AW-SET-06", f"the schema version of this home is unreadable: {error}", "restore the file from a backup"
+                "AW-SET-06",
+                f"the schema version of this home is unreadable: {error}",
+                "copy the file from a restored backup: archwright restore --into DIR",
             ) from error
         if version > SCHEMA_VERSION:
             raise self._schema_error(
                 "AW-SET-05",
                 f"a newer archwright wrote this home: schema version {version}, this program knows {SCHEMA_VERSION}",
-                "upgrade: pip install -U archwright; or restore a backup of the home from before the upgrade",
+                "upgrade: pip install -U archwright; or restore a backup from before the upgrade: "
+                "archwright restore ID --into DIR",
             )
         return version
 

@@ -47,7 +47,10 @@ __all__ += ["load_pepper", "read_pepper", "replace_pepper", "is_well_formed"]
 R = TypeVar("R", bound=SignedRow)
 PEPPER_LENGTH = 32
 ALTERED_CODES = ("AW-STO-20", "AW-STO-21")
-PEPPER_HINT = "restore it from a backup or a home with this database, or give up all keys: archwright key reset"
+PEPPER_HINT = (
+    "copy it from a home with this database, or from a restored backup: archwright restore --into DIR; or "
+    "give up all keys: archwright key reset"
+)
 
 
 class KeyStore(KeyCache):

@@ -191,7 +191,7 @@ def read_signing_key(home: Home) -> SigningKey | None:
                 "AW-STO-13",
                 "the signing key of the audit log is damaged",
                 where=ErrorLocation(str(path)),
-                hint="restore the file from a backup",
+                hint="copy the file from a restored backup: archwright restore --into DIR",
             ) from error
     return None
 
@@ -452,5 +452,5 @@ def is_mark_contradicted(store: Store, mark: RowsMark) -> bool:
 
 
 def tampering_error(code: str, message: str, where: ErrorLocation) -> StoreError:
-    hint = "compare the database and the home with a backup"
+    hint = "compare the database and the home with a restored backup: archwright restore --into DIR"
     return StoreError(code, message, where=where, hint=hint)

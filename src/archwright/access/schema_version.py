@@ -32,7 +32,10 @@ def check_schema_version(store: Store) -> None:
             f"a newer archwright ({newest.written_by}) wrote this database: "
             f"schema version {newest.version}, this program knows {SCHEMA_VERSION}"
         )
-        hint = "upgrade this host too: pip install -U archwright; or restore a backup of the database"
+        hint = (
+            "upgrade this host too: pip install -U archwright; or restore an older backup: "
+            "archwright restore ID --into DIR"
+        )
         raise StoreError("AW-STO-25", message, where=ErrorLocation(WRITTEN_VERSIONS.name), hint=hint)
     if newest is None or newest.version < SCHEMA_VERSION:
         with suppress(ConflictError):  # another process was first

@@ -35,8 +35,10 @@ from archwright.store import RecordTable, Store, TableRows
 R = TypeVar("R", bound=SignedRow)
 RowsBySeq = Sequence[tuple[int, R]]
 
-ALTERED_HINT = "run archwright audit verify, then restore the database from a backup, or give up all keys: "
-ALTERED_HINT += "archwright key reset"
+ALTERED_HINT = (
+    "run archwright audit verify, then restore the database from a backup: archwright restore --into DIR; "
+    "or give up all keys: archwright key reset"
+)
 LATER_FIELDS = ("parallel",)
 _ENCODE = msgspec.json.Encoder().encode
 

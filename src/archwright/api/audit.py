@@ -75,7 +75,8 @@ def verify(*, checkpoints: str | None = None, public_key: tuple[str, ...] | None
         if found.broken is not None:
             message = f"the audit chain is broken at record {found.broken}"
             where = ErrorLocation(str(home.root))
-            raise StoreError("AW-STO-04", message, where=where, hint="restore the home from a backup")
+            hint = "restore the home from a backup: archwright restore --into DIR"
+            raise StoreError("AW-STO-04", message, where=where, hint=hint)
         own = read_signing_key(home)
         trusted = (own.public_key,) if own else tuple(one.public_key for one in (*kept, *elsewhere)[:1])
         keys = tuple(public_key or trusted)

@@ -85,5 +85,8 @@ def decode_record(data: bytes, kind: type[R], name: str) -> R:
 
 def damaged_error(name: str, reason: str) -> OperateError:
     message = f"the backup is damaged: {reason}"
-    hint = "restore an older backup, list them: archwright backup --list; then look for the cause at the place"
+    hint = (
+        "list the backups: archwright backup --list; restore an older one: archwright restore ID; "
+        "then look for the cause at the place"
+    )
     return OperateError("AW-OPS-82", message, where=ErrorLocation(name), hint=hint)

@@ -28,5 +28,6 @@ def print_check(result: VersionCheck) -> int:
     state = f"{len(result.problems):,} problem(s)" if result.problems else "no problem"
     out.print(f"{result.versions:,} version(s), {result.files:,} file(s), {size} at {rate} per second: {state}")
     if result.problems:
-        out.print("restore damaged files from a backup of the home; or ingest the sources under another name")
+        out.print("copy the damaged files from a restored backup: archwright restore --into DIR,")
+        out.print("or ingest the sources under another name")
     return DAMAGED if result.problems else 0

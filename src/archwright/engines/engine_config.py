@@ -57,7 +57,7 @@ def adapter_file(config: EngineConfig, home: Home) -> Path | None:
 def require_file(path: Path, subject: str) -> Path:
     """Return `path`. Raises MissingError AW-GET-02 if the file of a trained `subject` is missing."""
     if not path.is_file():
-        hint = "restore the file from a backup of the home, or train the version again"
+        hint = "copy the file from a restored backup: archwright restore --into DIR; or train the version again"
         raise MissingError("AW-GET-02", f"the file of {subject} is missing", where=ErrorLocation(str(path)), hint=hint)
     return path
 

@@ -114,7 +114,7 @@ def read_onnx(path: Path, sha256: str | None = None) -> OnnxFile:
         hint = "save the model with its tensors in the file"
         raise EngineError("AW-ENG-11", message, where=where, hint=hint) from error
     except (DamagedOnnx, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        hint = "train the model again, or restore the file from a backup of the home"
+        hint = "train the model again, or copy the file from a restored backup: archwright restore --into DIR"
         message = f"not a complete ONNX model of archwright: {error}"
         raise EngineError("AW-ENG-10", message, where=where, hint=hint) from error
 

@@ -24,7 +24,10 @@ def read_part(path: Path, columns: dict[str, str]) -> Iterator[Any]:
                 yield group.slice(start, BATCH_ROWS)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         message = f"the data file is damaged: {str(error).splitlines()[0][:200]}"
-        hint = "find what is damaged: archwright data check; then restore the file or ingest the sources again"
+        hint = (
+            "find what is damaged: archwright data check; then copy it from a restored backup: "
+            "archwright restore --into DIR, or ingest the sources again"
+        )
         raise DataError("AW-DATA-62", message, where=ErrorLocation(str(path)), hint=hint) from error
 
 

@@ -89,7 +89,7 @@ def apply_deltas(sums: UsageSums, deltas: list[UsageDelta], places: list[int]) -
         try:
             totals = _ROWS_DECODER.decode(zlib.decompress(delta.data))
         except (zlib.error, msgspec.MsgspecError) as error:
-            hint = "restore the database from a backup"
+            hint = "restore the database from a backup: archwright restore --into DIR"
             raise StoreError("AW-STO-08", f"the usage totals are damaged: {error}", hint=hint) from error
         for key, line in totals:
             add_sums(sums, tuple([key[place] for place in places]), line)

@@ -74,7 +74,8 @@ class TableStore(ErasableStore):
             if not all(map(table_rows.is_complete, files)):
                 message, hint = (
                     "a data file is damaged; nothing was erased",
-                    "find and restore it: archwright data check",
+                    "list all damage: archwright data check; then copy the files from a restored backup: "
+                    "archwright restore --into DIR",
                 )
                 raise DataError("AW-DATA-62", message, where=ErrorLocation(None, None, version.id), hint=hint)
             found = sum(counts[path] for path in files)

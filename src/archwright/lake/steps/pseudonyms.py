@@ -32,7 +32,10 @@ def load_pseudonym_key(home: Home, tenant: str) -> bytes:
     secret = path.read_bytes()
     if len(secret) != SECRET_BYTES:
         message = f"the secret of the pseudonyms is damaged: {len(secret)} bytes instead of {SECRET_BYTES}"
-        hint = "restore the file from a backup; a new secret would give every value another pseudonym"
+        hint = (
+            "copy the file from a restored backup: archwright restore --into DIR; a new secret would give every "
+            "value another pseudonym"
+        )
         raise DataError("AW-DATA-71", message, where=ErrorLocation(str(path)), hint=hint)
     info = b"archwright pseudonyms\0" + tenant.encode()
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(secret)

@@ -25,8 +25,8 @@ COMPRESSION_LEVEL = 1
 # Their values differ in every row, so a dictionary only costs time. DuckDB or Polars lack the other encodings of ids.
 ENCODINGS = {"record_id": "PLAIN", "source_row": "DELTA_BINARY_PACKED"}
 RESTORE_HINT = (
-    "list all damage: archwright data check; then restore the files from a backup of the home, "
-    "or ingest the sources under another name"
+    "list all damage: archwright data check; then copy the files from a restored backup: "
+    "archwright restore --into DIR, or ingest the sources under another name"
 )
 # (path, inode, size, time of change) of the files that this process has verified.
 _verified: set[tuple[str, int, int, int]] = set()
@@ -81,7 +81,10 @@ def _damaged_error(stored: StoredFile, reason: str) -> DataError:
 
 def _unreadable_error(stored: StoredFile, reason: str) -> DataError:
     message = f"a data file of {stored.owner} cannot be read: {reason}"
-    hint = "if rows were erased meanwhile, run the command again; else restore the file from a backup of the home"
+    hint = (
+        "if rows were erased meanwhile, run the command again; else copy the file from a restored backup: "
+        "archwright restore --into DIR"
+    )
     return DataError("AW-DATA-43", message, where=ErrorLocation(str(stored.path)), hint=hint)
 
 

@@ -273,7 +273,10 @@ def _ensure_table(catalog: Any, change: TableChange) -> Any:
         if change.version in read_version_tags(table):
             name = f"{change.dataset}@v{change.version}"
             message = f"the lake contains {name}, but its record is missing in the store and in lake/versions"
-            hint = "restore the folder lake/versions of the home from a backup, or choose another name"
+            hint = (
+                "copy the folder lake/versions from a restored backup: archwright restore --into DIR; or choose "
+                "another name"
+            )
             raise DataError("AW-DATA-25", message, where=ErrorLocation(field=change.dataset), hint=hint)
         if read_version_tags(table):
             return table

@@ -42,7 +42,7 @@ def read_source_files(home: Home, version: DatasetVersion) -> tuple[SourceFile, 
         found = _fold_lists(home, version.dataset, version.version if version.source_files else 0)
     except (OSError, msgspec.MsgspecError) as error:
         message = f"the list of the source files of {version.id} cannot be read: {error}"
-        hint = "restore the folder lake/versions of the home from a backup"
+        hint = "copy the folder lake/versions from a restored backup: archwright restore --into DIR"
         raise DataError("AW-DATA-27", message, where=ErrorLocation(field=version.id), hint=hint) from error
     return tuple(found[path] for path in sorted(found))
 

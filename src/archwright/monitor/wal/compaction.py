@@ -111,7 +111,8 @@ def _read_range_batches(segment: WalSegment, start: int) -> Iterator[CommittedBa
         first = next(batches, None)
         if first is not None:
             return chain((first,), batches)
-    message, hint = f"the WAL segment {segment.name} is damaged at byte {start}", "restore the home from a backup"
+    message = f"the WAL segment {segment.name} is damaged at byte {start}"
+    hint = "restore the home from a backup: archwright restore --into DIR"
     raise StoreError("AW-STO-08", message, hint=hint)
 
 
@@ -271,7 +272,8 @@ def _read_blocks(
                     data = zlib.decompress(block.data)
                 except zlib.error as error:
                     message = f"block {seq} of {table.name} is damaged: {error}"
-                    raise StoreError("AW-STO-08", message, hint="restore the database from a backup") from error
+                    hint = "restore the database from a backup: archwright restore --into DIR"
+                    raise StoreError("AW-STO-08", message, hint=hint) from error
                 yield RecordStream(data, block.tip)
 
 
