@@ -334,7 +334,7 @@ def billed(stage: Stage, counted: Counted) -> tuple[dict[str, Any], list[str]]:
     """Compare the usage records with what clients saw."""
     home = stage.gateway.home
     with closing(Store(home.store_url)) as store:
-        usage = {one.tenant: one for one in read_usage(store, home, None, "tenant")}
+        usage = {one.tenant: one for one in read_usage(store, home, tenant=None, by="tenant")}
         records = list(read_served(store, home))
     faults: list[str] = []
     by_id = {one.request_id: one for one in records}

@@ -125,10 +125,10 @@ def store(tmp_path: Path) -> Store:
     recorder = ObservationRecorder(made)
     labels = {"workload": "chat", "model": "small", "pool": "p"}
     for second in range(990, 1070):
-        recorder.observe("ttft_s", labels, second / 1000, second + 0.5)
-        recorder.observe("tokens_per_s", labels, 8, second + 0.5)
-    recorder.observe("startup_s", {"process": "platform"}, 1.5, 900.0)
-    recorder.observe("peak_memory_bytes", {"process": "engine"}, 5e8, 1010.0)
+        recorder.observe("ttft_s", labels, second / 1000, at=second + 0.5)
+        recorder.observe("tokens_per_s", labels, 8, at=second + 0.5)
+    recorder.observe("startup_s", {"process": "platform"}, 1.5, at=900.0)
+    recorder.observe("peak_memory_bytes", {"process": "engine"}, 5e8, at=1010.0)
     recorder.close()
     return made
 

@@ -100,7 +100,7 @@ def teach(platform: Platform, tenant: str, model: str = "m", requests: int = LEA
 
 def spent_usd(platform: Platform, tenant: str) -> float:
     with closing(platform.store) as store:
-        return sum(line.cost_usd for line in read_usage(store, platform.home, tenant, "tenant"))
+        return sum(line.cost_usd for line in read_usage(store, platform.home, tenant=tenant, by="tenant"))
 
 
 def booked(reply: Reply) -> float:

@@ -71,7 +71,7 @@ def worst_usd(two: Platform) -> float:
 
 def spent_usd(two: Platform, tenant: str) -> float:
     with closing(two.store) as store:
-        return sum(line.cost_usd for line in read_usage(store, two.home, tenant, "tenant"))
+        return sum(line.cost_usd for line in read_usage(store, two.home, tenant=tenant, by="tenant"))
 
 
 def test_the_edge_of_a_budget_admits_exactly_what_fits(two: Platform) -> None:
@@ -145,7 +145,7 @@ def test_a_stream_that_is_left_is_billed_for_what_came_once(two: Platform) -> No
     plain.close()
     two.until(lambda: spent_usd(two, "left") > 0)
     with closing(two.store) as store:
-        (line,) = read_usage(store, two.home, "left", "tenant")
+        (line,) = read_usage(store, two.home, tenant="left", by="tenant")
     assert line.requests == 1 and 1 <= line.output_tokens <= 6 and line.input_tokens > 0
     assert line.cost_usd == pytest.approx(line.input_tokens * IN_USD + line.output_tokens * OUT_USD)
     with two.keys() as keys:
@@ -200,7 +200,7 @@ def test_an_answer_is_given_again_to_its_tenant_alone(two: Platform) -> None:
     for headers in ({"cache-control": "no-store"}, {"cache-control": "no-cache"}):
         assert two.chat(ours, headers, **asked).headers["x-archwright-cache"] == "off"
     with closing(two.store) as store:
-        (line,) = read_usage(store, two.home, "ours", "tenant")
+        (line,) = read_usage(store, two.home, tenant="ours", by="tenant")
     cost = cost_of(first)
     assert line.hits == 9 and [line.saved_usd, line.cost_usd] == pytest.approx([9 * cost, 3 * cost])
     filling, filled = two.chat(seed=7, max_tokens=LENGTH, stream=True), two.chat(seed=7, max_tokens=LENGTH)

@@ -205,7 +205,7 @@ def test_a_marked_prompt_without_a_usage_counts_as_written(platform: Platform, p
 
 def list_usage(platform: Platform, tenant: str) -> tuple[UsageRow, ...]:
     with closing(platform.store) as store:
-        return read_usage(store, platform.home, tenant, "tenant")
+        return read_usage(store, platform.home, tenant=tenant, by="tenant")
 
 
 def test_a_refused_request_costs_nothing(platform: Platform, place: Place) -> None:

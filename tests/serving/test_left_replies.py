@@ -83,7 +83,7 @@ def hosted(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 def spend(platform: Platform, tenant: str) -> float:
     with closing(platform.store) as store:
-        return sum(line.cost_usd for line in read_usage(store, platform.home, tenant, "tenant"))
+        return sum(line.cost_usd for line in read_usage(store, platform.home, tenant=tenant, by="tenant"))
 
 
 Leaves = Callable[[bytes, int], bool]

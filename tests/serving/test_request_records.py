@@ -75,7 +75,7 @@ def test_a_finished_request_is_measured(null: Platform) -> None:
     assert added(f"archwright_request_seconds_sum{{{labels}}}") <= took_s + 0.001
     assert after['archwright_requests_in_flight{pool="slow"}'] == 0
     query = Query(metric="ttft_s", labels={"workload": "slow"}, statistic="p50", window_s=time.time() - began)
-    found = evaluate_query(null.store, query, time.time(), null.home)
+    found = evaluate_query(null.store, query, time.time(), home=null.home)
     assert found is not None and found.samples == 1
 
 

@@ -186,9 +186,10 @@ class KeyStore(KeyCache):
     def _find_user_id(self, tenant: str, user: str) -> str:
         """The id of a user; one that older records name keeps its name as id."""
         scope = tables.format_scope_name("user", tenant, user)
-        known = self._store.rows(tables.KEYS, {"tenant": tenant, "user": user}, limit=1)
-        known_limits = self._store.rows(tables.LIMITS, {"scope": scope}, limit=1)
-        return ensure_user_id(self._store, tenant, user, (user,) if known or known_limits else ())
+        keys = self._store.rows(tables.KEYS, {"tenant": tenant, "user": user}, limit=1)
+        limits = self._store.rows(tables.LIMITS, {"scope": scope}, limit=1)
+        former_ids = (user,) if keys or limits else ()
+        return ensure_user_id(self._store, tenant, user, former_ids=former_ids)
 
     def _with_user_name(self, record: KeyRecord) -> KeyRecord:
         return replace(record, user=read_user_names(self._store).get(record.user, record.user))

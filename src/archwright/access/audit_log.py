@@ -200,7 +200,7 @@ def name_users(entries: Iterable[AuditEntry], store: Store) -> list[AuditEntry]:
 
 def _find_entries(store: Store, home: Home | None, where: Mapping[str, object], span: TimeSpan) -> Iterator[AuditEntry]:
     low, high = bound_span(span)
-    for found in read_records(store, home, AUDIT_STREAM, span, newest_first=True):
+    for found in read_records(store, home, AUDIT_STREAM, span=span, newest_first=True):
         for group in reversed(_split_groups(found.data)):
             first = _ENTRY_DECODER.decode(group[0])
             for number in range(len(group) - 1, -1, -1):

@@ -17,5 +17,6 @@ def usage(*, tenant: str | None = None, by: str = "tenant,model", focus: str | N
     """
     with open_home() as (_settings, home, store):
         if focus is not None:
-            write_atomic(Path(focus), format_focus(read_usage(store, home, tenant, FOCUS_GROUPS)).encode(), mode=0o644)
-        return read_usage(store, home, tenant, by)
+            rows = read_usage(store, home, tenant=tenant, by=FOCUS_GROUPS)
+            write_atomic(Path(focus), format_focus(rows).encode(), mode=0o644)
+        return read_usage(store, home, tenant=tenant, by=by)

@@ -1,6 +1,7 @@
-"""Usage as FOCUS 1.2 rows, one per day, tenant, key, user and model. The columns are rows of focus_export.csv.
+"""Usage as FOCUS 1.2 rows, one per day, tenant, key, user and model.
 
-Amounts are decimal and equal those of `archwright usage` to the nano-dollar.
+The columns are rows of focus_export.csv. Amounts are decimal and equal those of `archwright usage`
+to the nano-dollar.
 """
 
 import csv
@@ -19,29 +20,45 @@ FOCUS_GROUPS = "day,tenant,key,user,model"
 
 def format_focus(rows: Iterable[UsageRow]) -> str:
     """Return CSV with a header line. The rows must be grouped by FOCUS_GROUPS."""
-    with Path(__file__).with_suffix(".csv").open(encoding="utf-8", newline="") as file:
-        columns = {row["column"]: row["value"] for row in csv.DictReader(file)}
+    templates = _read_templates()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([value.format(**_list_values(row)) for value in columns.values()] for row in rows)
+
+    writer.writerow(templates)
+    for row in rows:
+        values = _list_values(row)
+        writer.writerow(template.format(**values) for template in templates.values())
     return text.getvalue()
 
 
+def _read_templates() -> dict[str, str]:
+    """Return the text of each column, with the values of a row in braces."""
+    templates: dict[str, str] = {}
+    with Path(__file__).with_suffix(".csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            templates[row["column"]] = row["value"]
+    return templates
+
+
 def _list_values(row: UsageRow) -> dict[str, object]:
+    values: dict[str, object] = as_dict(row)
+    values["cost"] = _format_usd(row.cost_usd)
+    values["saved"] = _format_usd(row.saved_usd)
+    values["tokens"] = row.input_tokens + row.output_tokens
+
     day = date.fromisoformat(row.day)
     month = day.replace(day=1)
-    return as_dict(row) | {
-        "cost": _format_usd(row.cost_usd),
-        "saved": _format_usd(row.saved_usd),
-        "tokens": row.input_tokens + row.output_tokens,
-        "day_end": day + timedelta(days=1),
-        "month": month,
-        "month_end": (month + timedelta(days=31)).replace(day=1),
-        "tags": json.dumps({"archwright/key": row.key, "archwright/user": row.user}),
-    }
+    day_of_next_month = month + timedelta(days=31)
+    values["day_end"] = day + timedelta(days=1)
+    values["month"] = month
+    values["month_end"] = day_of_next_month.replace(day=1)
+
+    tags = {"archwright/key": row.key, "archwright/user": row.user}
+    values["tags"] = json.dumps(tags)
+    return values
 
 
 def _format_usd(usd: float) -> str:
-    dollars, rest = divmod(round(usd * NANO), round(NANO))
-    return f"{dollars}.{rest:09d}"
+    nano_usd = round(usd * NANO)
+    dollars, nano_rest = divmod(nano_usd, round(NANO))
+    return f"{dollars}.{nano_rest:09d}"

@@ -1,4 +1,4 @@
-"""Lineage edges in the store: append edges, read parents and children, trace the ancestry of an artefact."""
+"""Lineage edges in the store: append edges, read parents and children, trace an ancestry."""
 
 from collections.abc import Sequence
 
@@ -23,12 +23,14 @@ def read_children(store: Store, parent: str) -> list[LineageEdge]:
 
 def trace_ancestry(store: Store, start: str) -> list[LineageEdge]:
     """Return every edge from `start` up to the source files, nearest first, each once."""
-    found: dict[tuple[str, str], LineageEdge] = {}
-    seen, waiting = {start}, [start]
+    edges: dict[tuple[str, str], LineageEdge] = {}
+    seen = {start}
+    waiting = [start]
     while waiting:
-        for edge in read_parents(store, waiting.pop(0)):
-            found.setdefault((edge.child, edge.parent), edge)
+        child = waiting.pop(0)
+        for edge in read_parents(store, child):
+            edges.setdefault((edge.child, edge.parent), edge)
             if edge.parent not in seen:
                 seen.add(edge.parent)
                 waiting.append(edge.parent)
-    return list(found.values())
+    return list(edges.values())

@@ -1,9 +1,12 @@
-"""Export of request traces to an OpenTelemetry collector: OTLP/HTTP with JSON, GenAI semantic conventions.
+"""Export of request traces to an OpenTelemetry collector.
 
-Disabled unless a collector is configured. A trace is built from a finished request's record: a span of the request with
-child spans for gateway, queue and engine, in that order (the record has durations, not their interleaving). Sampling
-depends only on the request id, so every process of a gateway samples the same requests. Content is sent only if
-`traced` is True for its tenant when the trace is sent. Export never delays a request: a full queue drops and counts.
+The format is OTLP/HTTP with JSON and the GenAI semantic conventions.
+
+Disabled unless a collector is configured. A trace is built from a finished request's record: a span
+of the request with child spans for gateway, queue and engine, in that order (the record has
+durations, not their interleaving). Sampling depends only on the request id, so every process of a
+gateway samples the same requests. Content is sent only if `traced` is True for its tenant when the
+trace is sent. Export never delays a request: a full queue drops and counts.
 """
 
 import hashlib
@@ -30,11 +33,16 @@ EXPORT_INTERVAL_S = 1.0
 BACKOFF_LIMIT_S = 30.0
 TIMEOUT_S = 5.0
 JSON_HEADERS = {"content-type": "application/json"}
-SHUTDOWN_TIMEOUT_S = 5.0  # longest time to send the queued traces when the process ends
-# Content beyond the queue limit is left out and marked as truncated; beyond the batch limit it goes to the next batch.
-CONTENT_QUEUE_BYTES, CONTENT_BATCH_BYTES = 16 << 20, 2 << 20
+# Longest time to send the queued traces when the process ends.
+SHUTDOWN_TIMEOUT_S = 5.0
+# Content beyond this limit is left out and marked as truncated.
+CONTENT_QUEUE_BYTES = 16 << 20
+# Content beyond this limit goes to the next batch.
+CONTENT_BATCH_BYTES = 2 << 20
 SAMPLING_BITS = 52
-SPAN_KIND_SERVER, SPAN_KIND_INTERNAL, SPAN_KIND_CLIENT = 2, 1, 3
+SPAN_KIND_INTERNAL = 1
+SPAN_KIND_SERVER = 2
+SPAN_KIND_CLIENT = 3
 STATUS_ERROR = 2
 # Statuses after which a batch is sent again; any other error status drops it.
 RETRYABLE_STATUS = (429, 502, 503, 504)
@@ -45,7 +53,10 @@ DROP_REASONS: tuple[DropReason, ...] = get_args(DropReason)
 
 @dataclass(frozen=True, slots=True)
 class TraceContent:
-    """Messages and response of a request as the conventions' JSON; `missing`: left out because of its length."""
+    """Messages and response of a request as the conventions' JSON.
+
+    `missing`: left out because of its length.
+    """
 
     tenant: str
     input: str
@@ -55,7 +66,8 @@ class TraceContent:
 
     @property
     def size(self) -> int:
-        return len(self.input) + len(self.output) + len(self.system)
+        texts = (self.input, self.output, self.system)
+        return sum(map(len, texts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +79,18 @@ class _QueuedTrace:
 
     @property
     def content_bytes(self) -> int:
-        return 0 if self.content is None else self.content.size
+        if self.content is None:
+            return 0
+        return self.content.size
 
 
 class TraceExporter:
-    """Queue of sampled traces and the thread that sends them; an unsampled request costs one comparison.
+    """Queue of sampled traces and the thread that sends them.
 
-    `on_drop` counts undelivered traces: queue `full`, `refused` by the collector, collector `away` at shutdown.
-    `traced` returns True if a tenant's traces include content."""
+    An unsampled request costs one comparison. `on_drop` counts undelivered traces: queue `full`,
+    `refused` by the collector, collector `away` at shutdown. `traced` returns True if a tenant's
+    traces include content.
+    """
 
     def __init__(
         self,
@@ -88,33 +104,40 @@ class TraceExporter:
         self._url = spec.url.rstrip("/") + "/v1/traces"
         self._limit = int(spec.share * (1 << SAMPLING_BITS))
         self._on_drop = on_drop
-        self._every_s, self._last_s = every_s, last_s
+        self._every_s = every_s
+        self._last_s = last_s
         self._last_at = math.inf
         self._traced = traced
         self._queue: deque[_QueuedTrace] = deque()
-        # Content bytes put in by one thread and taken out by the other; each counter has a single writer.
-        self._put = self._taken = 0
+        # Content bytes put in by one thread and taken out by the other; each has a single writer.
+        self._put_bytes = 0
+        self._taken_bytes = 0
         self._client = BlockingClient(TIMEOUT_S)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
         self._thread.start()
 
     def is_sampled(self, request_id: str) -> bool:
-        """True if the random part of the request id (its last 13 hex digits) is within the sampled share."""
+        """True if the random part of the request id is within the sampled share.
+
+        The random part is the last 13 hex digits.
+        """
         return int(request_id[-13:], 16) < self._limit
 
-    def add(self, one: RequestRecord, content: TraceContent | None = None) -> None:
+    def add(self, record: RequestRecord, content: TraceContent | None = None) -> None:
         """Queue the trace of a finished request if it is sampled."""
-        if not self.is_sampled(one.request_id):
+        if not self.is_sampled(record.request_id):
             return
         if len(self._queue) >= QUEUE_LIMIT:
             self._on_drop["full"](1)
             return
+
         if content is not None:
-            if self._put - self._taken + content.size > CONTENT_QUEUE_BYTES:
+            queued_bytes = self._put_bytes - self._taken_bytes
+            if queued_bytes + content.size > CONTENT_QUEUE_BYTES:
                 content = replace(content, input="[]", output="[]", system="[]", missing=True)
-            self._put += content.size
-        self._queue.append(_QueuedTrace(build_spans(one), content))
+            self._put_bytes += content.size
+        self._queue.append(_QueuedTrace(build_spans(record), content))
 
     def close(self) -> None:
         """Send the queued traces for at most `last_s`, then stop."""
@@ -136,107 +159,159 @@ class TraceExporter:
 
     def _send(self) -> bool:
         """Send the oldest traces of the queue; False if they must be sent again later."""
-        batch: list[_QueuedTrace] = []
-        size = 0
-        for place in range(min(BATCH_TRACES, len(self._queue))):
-            trace = self._queue[place]
-            size += trace.content_bytes
-            if batch and size > CONTENT_BATCH_BYTES:
-                break
-            batch.append(trace)
-        spans = [span for trace in batch for span in self._with_content(trace)]
-        scoped = [{"scope": {"name": "archwright", "version": __version__}, "spans": spans}]
-        service = {"attributes": _encode_attributes({"service.name": "archwright-gateway"})}
-        refused = self._post(msgspec.json.encode({"resourceSpans": [{"resource": service, "scopeSpans": scoped}]}))
-        if refused is None:
+        batch = self._peek_batch()
+        spans: list[OtlpSpan] = []
+        for trace in batch:
+            spans += self._with_content(trace)
+
+        is_refused = self._post(_encode_request(spans))
+        if is_refused is None:
             return False
         for trace in batch:
             self._queue.popleft()
-            self._taken += trace.content_bytes
-        if refused:
+            self._taken_bytes += trace.content_bytes
+        if is_refused:
             self._on_drop["refused"](len(batch))
         return True
 
+    def _peek_batch(self) -> list[_QueuedTrace]:
+        """Return the oldest traces of the queue, at least one; they stay in the queue."""
+        batch: list[_QueuedTrace] = []
+        batch_bytes = 0
+        for index in range(min(BATCH_TRACES, len(self._queue))):
+            trace = self._queue[index]
+            batch_bytes += trace.content_bytes
+            if batch and batch_bytes > CONTENT_BATCH_BYTES:
+                break
+            batch.append(trace)
+        return batch
+
     def _with_content(self, trace: _QueuedTrace) -> list[OtlpSpan]:
         """Return the spans with their content, if the tenant's traces still include content."""
-        root, *parts = trace.spans
         content = trace.content
         if content is None or not self._traced(content.tenant):
             return trace.spans
-        fields = {
-            "gen_ai.system_instructions": content.system if content.system != "[]" else None,
-            "gen_ai.input.messages": content.input,
-            "gen_ai.output.messages": content.output,
-            "archwright.content.truncated": content.missing or None,
-        }
-        return [{**root, "attributes": [*cast(list[object], root["attributes"]), *_encode_attributes(fields)]}, *parts]
+
+        fields: dict[str, object] = {}
+        if content.system != "[]":
+            fields["gen_ai.system_instructions"] = content.system
+        fields["gen_ai.input.messages"] = content.input
+        fields["gen_ai.output.messages"] = content.output
+        if content.missing:
+            fields["archwright.content.truncated"] = True
+
+        root, *parts = trace.spans
+        attributes = [*cast(list[object], root["attributes"]), *_encode_attributes(fields)]
+        return [{**root, "attributes": attributes}, *parts]
 
     def _post(self, body: bytes) -> bool | None:
-        """Send a batch. Return False if it was accepted, True if it was refused, None if it must be sent again."""
+        """Send a batch.
+
+        Return False if it was accepted, True if it was refused, None if it must be sent again.
+        """
         try:
             # The response body has no use.
             with self._client.open("POST", self._url, headers=JSON_HEADERS, body=body) as reply:
-                if reply.status < HTTPStatus.MULTIPLE_CHOICES:
-                    return False
-                return None if reply.status in RETRYABLE_STATUS else True
+                if reply.status in RETRYABLE_STATUS:
+                    return None
+                return reply.status >= HTTPStatus.MULTIPLE_CHOICES
         except NoReply:
             return None
 
 
-def build_spans(one: RequestRecord) -> list[OtlpSpan]:
-    digest = hashlib.sha256(one.request_id.encode()).hexdigest()
-    trace, root_id = digest[:32], digest[32:48]
-    start = one.at - one.latency_s
-    root = _build_span(trace, root_id, f"{one.operation} {one.model}", SPAN_KIND_SERVER, start, one.latency_s)
-    root["attributes"] = _encode_attributes(_list_request_attributes(one))
-    if one.status != "ok":
-        root["status"] = {"code": STATUS_ERROR, "message": one.status}
+def build_spans(record: RequestRecord) -> list[OtlpSpan]:
+    """Return the spans of a request: the request's own, then its parts."""
+    digest = hashlib.sha256(record.request_id.encode()).hexdigest()
+    trace_id = digest[:32]
+    root_id = digest[32:48]
+    start = record.at - record.latency_s
+    root: OtlpSpan = {
+        "traceId": trace_id,
+        "spanId": root_id,
+        "name": f"{record.operation} {record.model}",
+        "kind": SPAN_KIND_SERVER,
+        **_encode_times(start, record.latency_s),
+        "attributes": _encode_attributes(_list_request_attributes(record)),
+    }
+    if record.status != "ok":
+        root["status"] = {"code": STATUS_ERROR, "message": record.status}
+
     spans = [root]
     parts = (
-        ("gateway", SPAN_KIND_INTERNAL, one.gateway_s),
-        ("queue", SPAN_KIND_INTERNAL, one.queue_s),
-        ("engine", SPAN_KIND_CLIENT, one.engine_s),
+        ("gateway", SPAN_KIND_INTERNAL, record.gateway_s),
+        ("queue", SPAN_KIND_INTERNAL, record.queue_s),
+        ("engine", SPAN_KIND_CLIENT, record.engine_s),
     )
     for number, (name, kind, duration_s) in enumerate(parts, 1):
-        part = _build_span(trace, f"{int(root_id, 16) ^ number:016x}", name, kind, start, duration_s)
-        spans.append({**part, "parentSpanId": root_id})
+        part_id = int(root_id, 16) ^ number
+        part: OtlpSpan = {
+            "traceId": trace_id,
+            "spanId": f"{part_id:016x}",
+            "name": name,
+            "kind": kind,
+            **_encode_times(start, duration_s),
+            "parentSpanId": root_id,
+        }
+        spans.append(part)
         start += duration_s
     return spans
 
 
-def _list_request_attributes(one: RequestRecord) -> dict[str, object]:
-    """Return the attributes with the conventions' names, or ours if there is none; None values are omitted."""
+def _encode_times(start: float, duration_s: float) -> dict[str, object]:
+    """Return the fields of a span's times, in nanoseconds since the epoch."""
+    end = start + duration_s
     return {
-        "gen_ai.operation.name": one.operation,
-        "gen_ai.provider.name": one.pool or None,
-        "gen_ai.request.model": one.model,
-        "gen_ai.response.model": one.version or None,
-        "gen_ai.response.id": one.request_id,
-        "gen_ai.usage.input_tokens": one.input_tokens,
-        "gen_ai.usage.output_tokens": one.output_tokens,
-        "gen_ai.usage.cache_read.input_tokens": one.cached_tokens or None,
-        METRIC_BY_QUANTITY["ttft_s"].otel: one.ttft_s,
-        METRIC_BY_QUANTITY["tpot_s"].otel: one.tpot_s,
-        "http.response.status_code": one.http_status or None,
-        "error.type": None if one.status == "ok" else one.status,
-        "archwright.tenant": one.tenant,
-        "archwright.workload": one.workload,
-        "archwright.route": one.route or None,
-        "archwright.cache": one.cache,
-        "archwright.tries": one.tries,
-        "archwright.cost_usd": one.cost_usd,
-        "archwright.shadow": one.shadow or None,
+        "startTimeUnixNano": str(round(start * 1e9)),
+        "endTimeUnixNano": str(round(end * 1e9)),
     }
 
 
-def _build_span(trace: str, span_id: str, name: str, kind: int, start: float, duration_s: float) -> OtlpSpan:
-    start_ns, end_ns = (str(round(at * 1e9)) for at in (start, start + duration_s))
-    span: OtlpSpan = {"traceId": trace, "spanId": span_id, "name": name, "kind": kind}
-    return {**span, "startTimeUnixNano": start_ns, "endTimeUnixNano": end_ns}
+def _encode_request(spans: list[OtlpSpan]) -> bytes:
+    scope = {"name": "archwright", "version": __version__}
+    service = {"attributes": _encode_attributes({"service.name": "archwright-gateway"})}
+    resource_spans = {
+        "resource": service,
+        "scopeSpans": [{"scope": scope, "spans": spans}],
+    }
+    return msgspec.json.encode({"resourceSpans": [resource_spans]})
+
+
+def _list_request_attributes(record: RequestRecord) -> dict[str, object]:
+    """Return the attributes with the conventions' names, or ours if there is none.
+
+    None values are omitted.
+    """
+    error_type = None if record.status == "ok" else record.status
+    return {
+        "gen_ai.operation.name": record.operation,
+        "gen_ai.provider.name": record.pool or None,
+        "gen_ai.request.model": record.model,
+        "gen_ai.response.model": record.version or None,
+        "gen_ai.response.id": record.request_id,
+        "gen_ai.usage.input_tokens": record.input_tokens,
+        "gen_ai.usage.output_tokens": record.output_tokens,
+        "gen_ai.usage.cache_read.input_tokens": record.cached_tokens or None,
+        METRIC_BY_QUANTITY["ttft_s"].otel: record.ttft_s,
+        METRIC_BY_QUANTITY["tpot_s"].otel: record.tpot_s,
+        "http.response.status_code": record.http_status or None,
+        "error.type": error_type,
+        "archwright.tenant": record.tenant,
+        "archwright.workload": record.workload,
+        "archwright.route": record.route or None,
+        "archwright.cache": record.cache,
+        "archwright.tries": record.tries,
+        "archwright.cost_usd": record.cost_usd,
+        "archwright.shadow": record.shadow or None,
+    }
 
 
 def _encode_attributes(fields: Mapping[str, object]) -> list[dict[str, object]]:
-    return [{"key": key, "value": _encode_value(value)} for key, value in fields.items() if value is not None]
+    """Encode the fields that have a value."""
+    attributes: list[dict[str, object]] = []
+    for key, value in fields.items():
+        if value is not None:
+            attributes.append({"key": key, "value": _encode_value(value)})
+    return attributes
 
 
 def _encode_value(value: object) -> dict[str, object]:
@@ -245,4 +320,6 @@ def _encode_value(value: object) -> dict[str, object]:
         return {"boolValue": value}
     if isinstance(value, int):
         return {"intValue": str(value)}
-    return {"doubleValue": value} if isinstance(value, float) else {"stringValue": str(value)}
+    if isinstance(value, float):
+        return {"doubleValue": value}
+    return {"stringValue": str(value)}

@@ -129,9 +129,9 @@ class Supervisor:
             self._standby = Standby(str(self._home.root), self._handles)
             self._keep_standby()
         if self._restarts:
-            self._recorder.observe("restarts", {"process": "supervisor"}, 1.0, time.time())
+            self._record_restart("supervisor", time.time())
         elif not self._rollouts.managed:
-            self._recorder.observe("startup_s", PLATFORM_LABELS, self._ready_s, time.time())
+            self._recorder.observe("startup_s", PLATFORM_LABELS, self._ready_s, at=time.time())
         self._sample_usage(time.time())
         self._write_state()
         self._journal.info("platform.ready", url=self._bundle.url, ready_s=round(self._ready_s, 3))
@@ -186,7 +186,7 @@ class Supervisor:
             return
         if is_new and was_started:
             self._journal.error("process.died", name="standby")
-            self._recorder.observe("restarts", {"process": "standby"}, 1.0, time.time())
+            self._record_restart("standby", time.time())
             self._write_state()
 
     def _watch(self) -> None:
@@ -222,7 +222,7 @@ class Supervisor:
         child.restarts += 1
         child.start(now)
         self._next_probe = now + TICK_S
-        self._recorder.observe("restarts", {"process": child.spec.name}, 1.0, now)
+        self._record_restart(child.spec.name, now)
         self._journal.warning("process.restarted", name=child.spec.name, pid=child.pid, restarts=child.restarts)
         self._write_state()
 
@@ -233,7 +233,7 @@ class Supervisor:
             was_ready, restarts = child.ready, child.restarts
             child.probe()
             if child.restarts > restarts:
-                self._recorder.observe("restarts", {"process": child.spec.name}, 1.0, time.time())
+                self._record_restart(child.spec.name, time.time())
             # A large model takes minutes to load; until then the engine answers no probe.
             grace_s = GRACE_S if child.answered else max(GRACE_S, child.spec.startup_deadline_s)
             if child.silent_probes >= SILENT_LIMIT and child.started_at + grace_s < time.time():
@@ -244,6 +244,9 @@ class Supervisor:
             if not child.ready:
                 self._next_probe = min(self._next_probe, time.time() + TICK_S)
 
+    def _record_restart(self, process: str, at: float) -> None:
+        self._recorder.observe("restarts", {"process": process}, 1.0, at=at)
+
     def _sample_usage(self, now: float) -> None:
         self._next_sample = now + SAMPLE_EVERY_S
         slow = now >= self._next_slow_sample
@@ -251,12 +254,12 @@ class Supervisor:
         used = resource_usage.memory_bytes([*own, *(child.pid for child in self._list_children())])
         if used is not None and (slow or used > self._memory * MEMORY_GROWTH):
             self._memory = float(used)
-            self._recorder.observe("peak_memory_bytes", PLATFORM_LABELS, self._memory, now)
+            self._recorder.observe("peak_memory_bytes", PLATFORM_LABELS, self._memory, at=now)
         if slow:
             self._next_slow_sample = now + SLOW_SAMPLE_EVERY_S
             specs, models = [child.spec for child in self._list_children()], self._bundle.engine_home
             disk = resource_usage.disk_bytes(self._home, specs, Home(models) if models else self._home)
-            self._recorder.observe("disk_bytes", PLATFORM_LABELS, float(disk), now)
+            self._recorder.observe("disk_bytes", PLATFORM_LABELS, float(disk), at=now)
         if now >= self._next_prune:
             self._next_prune = now + PRUNE_EVERY_S
             self._recorder.prune(now - RETENTION_S)

@@ -116,7 +116,8 @@ def platform_measurements(
 def _read_platform_value(store: Store, query: Query, window: TimeWindow, home: Home | None) -> SourceReading | None:
     """Evaluate a query. Streams that the client cancelled at the end of the window end a moment later."""
     seconds = window.window_s + DISCONNECT_NOTICE_S
-    reading = evaluate_query(store, replace(query, window_s=seconds), window.ended_at + DISCONNECT_NOTICE_S, home)
+    ended_at = window.ended_at + DISCONNECT_NOTICE_S
+    reading = evaluate_query(store, replace(query, window_s=seconds), ended_at, home=home)
     if reading is None:
         return None
     value = reading.value * seconds / window.window_s if query.statistic == "rate" else reading.value

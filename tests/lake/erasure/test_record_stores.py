@@ -110,7 +110,7 @@ def test_tables_blocks_and_free_pages_of_the_database(lake: Lake) -> None:
 
 
 def test_cached_responses(lake: Lake) -> None:
-    table = SharedTable(lake.home.shared_tables, "cache", 1 << 20, ("0",))
+    table = SharedTable(lake.home.shared_tables, "cache", 1 << 20, tables=("0",))
     other = SharedTable(lake.home.shared_tables, "accounts", 1 << 20)
     table.write(lambda transaction: transaction.put(b"key", f"Dear {NAME}".encode(), db=table.tables["0"]))
     [path] = lake.home.shared_tables.glob("cache-*.lmdb")

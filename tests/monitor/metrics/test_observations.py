@@ -324,7 +324,7 @@ def test_what_was_served_answers_like_observations_of_it(store: Store, tmp_path:
 
     def asked(metric: str, statistic: Statistic) -> QueryResult | None:
         query = Query(metric=metric, labels=CHAT, statistic=statistic, window_s=10.0)
-        return evaluate_query(store, query, 100.0, home)
+        return evaluate_query(store, query, 100.0, home=home)
 
     assert asked("ttft_s", "max") == QueryResult(value=0.8, unit="s", samples=8, window_s=10.0)
     assert value(asked("latency_s", "p50")) == 4.5 and value(asked("tpot_s", "mean")) == pytest.approx(0.01)

@@ -198,7 +198,7 @@ def test_records_are_found_by_time_and_tenant(
     for number in range(40, 50):
         wal.append("served", one(number, tenant="acme"))
     wal.flush()
-    found = [record.request_id for record in read_served(store, home, (1_017.0, 1_042.0), "acme")]
+    found = [record.request_id for record in read_served(store, home, (1_017.0, 1_042.0), tenant="acme")]
     assert found == [f"r{number}" for number in range(17, 43) if number % 2 == 0 or number >= 40]
     assert len(list(read_served(store, home))) == 50
 

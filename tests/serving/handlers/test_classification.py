@@ -89,7 +89,7 @@ def test_what_a_plan_promises_of_a_classifier_is_recorded(platform: Platform) ->
     seen = evaluate_query(platform.store, latency, time.time())
     assert seen is not None
     assert seen.unit == "s" and 0 < seen.value <= time.time() - began
-    answered = evaluate_query(platform.store, share, time.time(), platform.home)
+    answered = evaluate_query(platform.store, share, time.time(), home=platform.home)
     assert answered is not None and (answered.value, answered.unit) == (1.0, "share")
     assert any(
         name.startswith("archwright_request_seconds_count") and 'workload="sorter"' in name and count >= 20

@@ -135,7 +135,7 @@ def test_a_killed_worker_loses_no_settled_request(two: Platform) -> None:
     assert len(load.done) > 100
     with closing(two.store) as store:
         served = list(read_served(store, two.home))
-        (line,) = read_usage(store, two.home, "acme", "tenant")
+        (line,) = read_usage(store, two.home, tenant="acme", by="tenant")
     found = [one for one in served if one.status == "ok"]
     assert len({one.request_id for one in found}) == len(found), "none is written twice"
     assert set(load.done) <= {one.request_id for one in found}, "each that was answered is written"

@@ -1,9 +1,12 @@
-"""Prometheus text exposition of every series of contract.metrics, summed over the processes of a gateway.
+"""Prometheus text exposition of every series of contract.metrics.
 
-Design: a child (one label set of one metric) is bound once; an observation is then an addition to its slots. The slots
-of a process are in a file that all processes can read, so a scrape of any process covers all of them, and the counts of
-a killed process are kept. A metric has at most `limit` label sets. Further label sets count under "other", so callers
-that invent label values cost accuracy, not memory.
+The series are summed over the processes of a gateway.
+
+Design: a child (one label set of one metric) is bound once; an observation is then an addition to
+its slots. The slots of a process are in a file that all processes can read, so a scrape of any
+process covers all of them, and the counts of a killed process are kept. A metric has at most
+`limit` label sets. Further label sets count under "other", so callers that invent label values cost
+accuracy, not memory.
 """
 
 from __future__ import annotations
@@ -11,23 +14,33 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import io
 import mmap
 import os
 import threading
 from bisect import bisect_left
 from collections import Counter as Counted
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from archwright.contract.metrics import FOLDED_LABELS, METRIC_BY_QUANTITY, METRICS, REQUEST_LABELS, REQUEST_SETS, Metric
+from archwright.contract.metrics import (
+    FOLDED_LABELS,
+    METRIC_BY_QUANTITY,
+    METRICS,
+    REQUEST_LABELS,
+    REQUEST_SETS,
+    Metric,
+)
 from archwright.monitor.wal.segments import allocate_bytes
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-LABEL_SETS_LIMIT = 64  # per metric; of requests for each of so many models on a pool
+# Most label sets of a metric; of requests for each of so many models on a pool.
+LABEL_SETS_LIMIT = 64
 OTHER_LABEL = "other"
 SLOT_BYTES = 8
 COUNTERS_SUFFIX = ".counters"
@@ -75,37 +88,69 @@ class Histogram(_Child):
 
 
 Child = Counter | Gauge | Histogram
-CHILD_TYPES: dict[str, type[Counter | Gauge | Histogram]] = {"histogram": Histogram, "counter": Counter, "gauge": Gauge}
+CHILD_TYPES: dict[str, type[Child]] = {
+    "histogram": Histogram,
+    "counter": Counter,
+    "gauge": Gauge,
+}
+
+
+class _SlotRange(NamedTuple):
+    """Slots of a metric: the first, and how many each label set has."""
+
+    first: int
+    width: int
+
+
+class _ProcessSlots(NamedTuple):
+    """Slots of another process, and its label sets in binding order: the quantity, then labels."""
+
+    label_sets: list[list[str]]
+    slots: memoryview[float]
+
+
+class _LockedFile(NamedTuple):
+    path: Path
+    file: FileIO
 
 
 class Exposition:
-    """The series of one process. Thread-safe. `folder`: files of all summed processes; None: this process alone."""
+    """The series of one process. Thread-safe.
+
+    `folder`: files of all summed processes; None: this process alone.
+    """
 
     def __init__(self, limit: int = LABEL_SETS_LIMIT, folder: Path | None = None) -> None:
         self._limit = limit
         self.lock = threading.Lock()  # protects every slot; a holder may write several slots
         self._binding = threading.Lock()
         self._ranges, size = _compute_slot_ranges(limit)
-        self._children: dict[str, dict[LabelValues, Child]] = {metric.quantity: {} for metric in METRICS}
+        self._children: dict[str, dict[LabelValues, Child]] = {}
+        for metric in METRICS:
+            self._children[metric.quantity] = {}
+
         self._file: _CountersFile | None = None
         if folder is None:
             self._slots = memoryview(bytearray(size)).cast("d")
-        else:
-            # Files of another slot layout (another version) are not read.
-            series = [(metric.name, metric.labels, metric.bounds) for metric in METRICS]
-            layout = msgspec.json.encode([limit, REQUEST_SETS, *series])
-            self._file = _CountersFile(folder, hashlib.sha256(layout).hexdigest()[:12], size)
-            self._slots = memoryview(self._file.mapped).cast("d")
-            for quantity, *labels in self._file.bound:
-                child = self._create_child(METRIC_BY_QUANTITY[quantity], tuple(labels))
-                if isinstance(child, Gauge):
-                    child.record(0.0)
+            return
+        self._file = _CountersFile(folder, _digest_layout(limit), size)
+        self._slots = memoryview(self._file.mapped).cast("d")
+        for quantity, *labels in self._file.bound:
+            child = self._create_child(METRIC_BY_QUANTITY[quantity], tuple(labels))
+            if isinstance(child, Gauge):
+                child.record(0.0)
 
     def bind(self, quantity: str, labels: Mapping[str, str]) -> Child:
-        """Return the child of this label set; labels that the metric lacks are ignored, missing labels are empty."""
+        """Return the child of this label set.
+
+        Labels that the metric lacks are ignored, missing labels are empty.
+        """
         metric = METRIC_BY_QUANTITY[quantity]
         key = tuple([labels.get(label, "") for label in metric.labels])
-        return self._children[quantity].get(key) or self._bind(metric, key)
+        child = self._children[quantity].get(key)
+        if child is None:
+            child = self._bind(metric, key)
+        return child
 
     def counter(self, quantity: str, labels: Mapping[str, str]) -> Counter:
         child = self.bind(quantity, labels)
@@ -124,131 +169,196 @@ class Exposition:
         self.bind(quantity, labels).record(value)
 
     def render(self, *beside: Exposition) -> bytes:
-        """Return the text of every series, summed over the processes, with the series of the expositions `beside`."""
+        """Return the text of every series, summed over the processes.
+
+        The series of the expositions `beside` are included.
+        """
         series: SeriesValues = {metric.quantity: {} for metric in METRICS}
         for exposition in (self, *beside):
             for quantity, children in exposition._children.items():
                 for key, child in tuple(children.items()):
                     series[quantity][key] = list(child.slots)
         if self._file is not None:
-            for bound, slots in self._file.read_others():
-                self._add_process(series, bound, slots)
-        return "".join(_render_metric(metric, series[metric.quantity]) for metric in METRICS).encode()
+            for process in self._file.read_others():
+                self._add_process(series, process)
+
+        text = io.StringIO()
+        for metric in METRICS:
+            text.write(_render_metric(metric, series[metric.quantity]))
+        return text.getvalue().encode()
 
     def close(self) -> None:
         """Close the files; the counts stay for the other processes."""
         if self._file is not None:
             self._file.close()
 
-    def _add_process(self, series: SeriesValues, bound: list[list[str]], slots: memoryview[float]) -> None:
-        order: Counted[str] = Counted()
-        for quantity, *labels in bound:
+    def _add_process(self, series: SeriesValues, process: _ProcessSlots) -> None:
+        bound_counts: Counted[str] = Counted()
+        for quantity, *labels in process.label_sets:
             first, width = self._ranges[quantity]
-            first += order[quantity] * width
-            order[quantity] += 1
-            theirs = slots[first : first + width]
-            ours = series[quantity].get(tuple(labels), [0.0] * width)
-            series[quantity][tuple(labels)] = [one + other for one, other in zip(ours, theirs, strict=True)]
+            start = first + bound_counts[quantity] * width
+            bound_counts[quantity] += 1
+            values = process.slots[start : start + width]
+
+            totals = series[quantity].setdefault(tuple(labels), [0.0] * width)
+            for index, value in enumerate(values):
+                totals[index] += value
 
     def _bind(self, metric: Metric, key: LabelValues) -> Child:
         children = self._children[metric.quantity]
-        key = tuple(sanitise_label_value(text) for text in key)
-        with self._binding, nullcontext() if self._file is None else _lock_folder(self._file.folder):
-            if key not in children:
-                key = self._fold(metric, key)
-            if len(children) >= _limit_sets(metric, self._limit) and key not in children:
-                key = (OTHER_LABEL,) * len(key)
-            if key not in children:
+        printable_key = tuple(map(sanitise_label_value, key))
+        with self._binding, self._lock_files():
+            bound_key = self._choose_bound_key(metric, printable_key)
+            if bound_key not in children:
                 if self._file is not None:
-                    self._file.append_labels([metric.quantity, *key])
-                self._create_child(metric, key)
-            return children[key]
+                    self._file.append_labels([metric.quantity, *bound_key])
+                self._create_child(metric, bound_key)
+            return children[bound_key]
+
+    def _lock_files(self) -> AbstractContextManager[None]:
+        if self._file is None:
+            return nullcontext()
+        return _lock_folder(self._file.folder)
+
+    def _choose_bound_key(self, metric: Metric, key: LabelValues) -> LabelValues:
+        """Return the label set that counts values of `key`: the same, or one with "other"."""
+        children = self._children[metric.quantity]
+        if key in children:
+            return key
+        folded_key = self._fold(metric, key)
+        if folded_key in children or len(children) < _limit_sets(metric, self._limit):
+            return folded_key
+        return (OTHER_LABEL,) * len(key)
 
     def _fold(self, metric: Metric, key: LabelValues) -> LabelValues:
-        """Return the label set with "other" as tenant, then as HTTP status, if its model has many in all processes."""
-        bound, size = set(self._children[metric.quantity]), len(REQUEST_LABELS)
-        for sets, _ in () if self._file is None else self._file.read_others():
-            bound.update(tuple(one[1:]) for one in sets if one[0] == metric.quantity)
-        count = sum(one[:size] == key[:size] for one in bound)
-        for place, label in enumerate(metric.labels):
-            if key not in bound and count >= FOLDED_LABELS.get(label, count + 1):
-                key = (*key[:place], OTHER_LABEL, *key[place + 1 :])
-        return key
+        """Return the label set with "other" as tenant, then as HTTP status.
+
+        Nothing is replaced if its model has few label sets in all processes.
+        """
+        bound_keys = set(self._children[metric.quantity])
+        if self._file is not None:
+            for process in self._file.read_others():
+                for quantity, *labels in process.label_sets:
+                    if quantity == metric.quantity:
+                        bound_keys.add(tuple(labels))
+
+        of_model = key[: len(REQUEST_LABELS)]
+        count = 0
+        for bound_key in bound_keys:
+            count += bound_key[: len(REQUEST_LABELS)] == of_model
+
+        labels = list(key)
+        for index, name in enumerate(metric.labels):
+            if tuple(labels) in bound_keys:
+                break
+            if name in FOLDED_LABELS and count >= FOLDED_LABELS[name]:
+                labels[index] = OTHER_LABEL
+        return tuple(labels)
 
     def _create_child(self, metric: Metric, key: LabelValues) -> Child:
-        children, (first, width) = self._children[metric.quantity], self._ranges[metric.quantity]
-        first += len(children) * width
-        child = children[key] = CHILD_TYPES[metric.kind](self._slots[first : first + width], self.lock)
+        children = self._children[metric.quantity]
+        first, width = self._ranges[metric.quantity]
+        start = first + len(children) * width
+        slots = self._slots[start : start + width]
+        child = CHILD_TYPES[metric.kind](slots, self.lock)
         if isinstance(child, Histogram):
             child.bounds = metric.bounds
+        children[key] = child
         return child
 
 
 class _CountersFile:
     """The mapped slots of this process, and a file with the label sets in binding order.
 
-    The file's lock shows that the process is alive. A new process takes over the file of an ended one, so that no
-    counter decreases. If no process is alive, it starts from 0."""
+    The file's lock shows that the process is alive. A new process takes over the file of an ended
+    one, so that no counter decreases. If no process is alive, it starts from 0.
+    """
 
     def __init__(self, folder: Path, layout: str, size: int) -> None:
-        self.folder, self._layout = folder, layout
+        self.folder = folder
+        self._layout = layout
         with _lock_folder(folder):
-            abandoned = self._claim_abandoned(size)
-            if abandoned is None:
-                self._path = folder / f"{layout}-{os.urandom(8).hex()}{COUNTERS_SUFFIX}"
-                self._file = self._path.open("w+b", buffering=0)
-                fcntl.flock(self._file, fcntl.LOCK_EX)
-                try:  # an unallocated page would cause a SIGBUS at its first count if the disk were full by then
-                    allocate_bytes(self._file.fileno(), size)
-                except OSError:
-                    self._path.unlink()
-                    self._file.close()
-                    raise
-            else:
-                self._path, self._file = abandoned
+            locked = self._claim_abandoned(size)
+            if locked is None:
+                locked = self._create(size)
+        self._path = locked.path
+        self._file = locked.file
         self.mapped = mmap.mmap(self._file.fileno(), size)
+
         self._labels = self._path.with_suffix(LABELS_SUFFIX).open("a+b", buffering=0)
         self._labels.seek(0)
         lines = self._labels.read()
         self.bound = _parse_label_sets(lines)
-        self._labels.truncate(lines.rfind(b"\n") + 1)  # an incomplete line after a crash would corrupt the next one
+        # An incomplete line after a crash would corrupt the next one.
+        self._labels.truncate(lines.rfind(b"\n") + 1)
 
-    def _claim_abandoned(self, size: int) -> tuple[Path, FileIO] | None:
-        """Lock and return the file of an ended process, None if there is none; delete all if no process is alive."""
-        ended, live = [], 0
+    def _claim_abandoned(self, size: int) -> _LockedFile | None:
+        """Lock and return the file of an ended process, None if there is none.
+
+        All files are deleted if no process is alive.
+        """
+        ended: list[_LockedFile] = []
+        live = 0
         for path in self.folder.glob(f"*{COUNTERS_SUFFIX}"):
             file = path.open("r+b", buffering=0)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                ended.append((path, file))
+                ended.append(_LockedFile(path, file))
             except BlockingIOError:
                 file.close()
                 live += 1
-        complete = [one for one in ended if os.fstat(one[1].fileno()).st_size == size]
-        usable = [one for one in complete if live and one[0].name.startswith(self._layout)]
-        for path, file in ended:
-            if (path, file) not in usable[:1]:
-                file.close()
+
+        claimed: _LockedFile | None = None
+        for locked in ended:
+            if live and claimed is None and self._is_usable(locked, size):
+                claimed = locked
+                continue
+            locked.file.close()
             if not live:
-                path.unlink()
-                path.with_suffix(LABELS_SUFFIX).unlink(missing_ok=True)
-        return usable[0] if usable else None
+                locked.path.unlink()
+                locked.path.with_suffix(LABELS_SUFFIX).unlink(missing_ok=True)
+        return claimed
+
+    def _is_usable(self, locked: _LockedFile, size: int) -> bool:
+        """True if the file has this layout and was completely created."""
+        status = os.fstat(locked.file.fileno())
+        return status.st_size == size and locked.path.name.startswith(self._layout)
+
+    def _create(self, size: int) -> _LockedFile:
+        path = self.folder / f"{self._layout}-{os.urandom(8).hex()}{COUNTERS_SUFFIX}"
+        file = path.open("w+b", buffering=0)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            # An unallocated page would cause a SIGBUS at its first count if the disk were full
+            # then.
+            allocate_bytes(file.fileno(), size)
+        except OSError:
+            path.unlink()
+            file.close()
+            raise
+        return _LockedFile(path, file)
 
     def append_labels(self, names: list[str]) -> None:
-        """Append a label set, whole or not at all: later lines would be unreadable. Raises OSError."""
+        """Append a label set, whole or not at all: later lines would be unreadable.
+
+        Raises OSError.
+        """
         line = msgspec.json.encode(names) + b"\n"
         size = os.fstat(self._labels.fileno()).st_size
         if self._labels.write(line) < len(line):
             self._labels.truncate(size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
-    def read_others(self) -> Iterator[tuple[list[list[str]], memoryview[float]]]:
+    def read_others(self) -> Iterator[_ProcessSlots]:
         """Yield label sets and slots of every other process, ended ones included."""
         for path in self.folder.glob(f"{self._layout}-*{COUNTERS_SUFFIX}"):
-            if path != self._path:
-                with suppress(FileNotFoundError):
-                    labels = _parse_label_sets(path.with_suffix(LABELS_SUFFIX).read_bytes())
-                    yield labels, memoryview(path.read_bytes()).cast("d")
+            if path == self._path:
+                continue
+            with suppress(FileNotFoundError):
+                lines = path.with_suffix(LABELS_SUFFIX).read_bytes()
+                label_sets = _parse_label_sets(lines)
+                slots = memoryview(path.read_bytes()).cast("d")
+                yield _ProcessSlots(label_sets, slots)
 
     def close(self) -> None:
         self._labels.close()
@@ -264,21 +374,36 @@ def _lock_folder(folder: Path) -> Iterator[None]:
         yield
 
 
-def _parse_label_sets(lines: bytes) -> list[list[str]]:
-    return [msgspec.json.decode(line, type=list[str]) for line in lines[: lines.rfind(b"\n") + 1].splitlines()]
+def _parse_label_sets(text: bytes) -> list[list[str]]:
+    """Decode the complete lines: one label set each."""
+    complete = text[: text.rfind(b"\n") + 1]
+    return msgspec.json.Decoder(list[str]).decode_lines(complete)
 
 
 def sanitise_label_value(text: str) -> str:
-    """Return a printable label value: a value that cannot be encoded would break the whole exposition."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+    """Return a printable label value.
+
+    A value that cannot be encoded would break the whole exposition.
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def _compute_slot_ranges(limit: int) -> tuple[dict[str, tuple[int, int]], int]:
-    """Return (first slot, slots per label set) of every metric for `limit` label sets and "other", and their bytes."""
-    ranges, first = {}, 0
+def _digest_layout(limit: int) -> str:
+    """Return the name of a slot layout; files of another one (another version) are not read."""
+    series = [(metric.name, metric.labels, metric.bounds) for metric in METRICS]
+    layout = msgspec.json.encode([limit, REQUEST_SETS, *series])
+    return hashlib.sha256(layout).hexdigest()[:12]
+
+
+def _compute_slot_ranges(limit: int) -> tuple[dict[str, _SlotRange], int]:
+    """Return the slots of every metric for `limit` label sets and "other", and their bytes."""
+    ranges: dict[str, _SlotRange] = {}
+    first = 0
     for metric in METRICS:
         width = len(metric.bounds) + 2 if metric.kind == "histogram" else 1
-        ranges[metric.quantity] = first, width
+        ranges[metric.quantity] = _SlotRange(first, width)
         first += width * (_limit_sets(metric, limit) + 1)
     return ranges, first * SLOT_BYTES
 
@@ -288,23 +413,32 @@ def _limit_sets(metric: Metric, limit: int) -> int:
 
 
 def _render_metric(metric: Metric, children: Mapping[LabelValues, Sequence[float]]) -> str:
-    lines = [f"# HELP {metric.name} {metric.help}\n# TYPE {metric.name} {metric.kind}\n"]
+    lines = [f"# HELP {metric.name} {metric.help}\n", f"# TYPE {metric.name} {metric.kind}\n"]
     for key, slots in children.items():
-        pairs = zip(metric.labels, key, strict=True)
-        escaped = ((name, value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")) for name, value in pairs)
-        labels = sorted(f'{name}="{value}"' for name, value in escaped)
+        labels = _render_labels(metric.labels, key)
         if metric.kind == "histogram":
-            lines.append(_render_histogram(metric, ",".join(labels), slots))
+            lines.append(_render_histogram(metric, labels, slots))
         else:
-            named = f"{{{','.join(labels)}}}" if labels else ""
-            lines.append(f"{metric.name}{named} {slots[0]}\n")
+            label_set = f"{{{labels}}}" if labels else ""
+            lines.append(f"{metric.name}{label_set} {slots[0]}\n")
     return "".join(lines)
 
 
+def _render_labels(names: Sequence[str], values: Sequence[str]) -> str:
+    labels: list[str] = []
+    for name, value in zip(names, values, strict=True):
+        escaped = value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+        labels.append(f'{name}="{escaped}"')
+    return ",".join(sorted(labels))
+
+
 def _render_histogram(metric: Metric, labels: str, slots: Sequence[float]) -> str:
-    lines, total, name = [], 0.0, metric.name
-    for bound, count in zip((*metric.bounds, "+Inf"), slots, strict=False):
+    lines: list[str] = []
+    total = 0.0
+    bounds = (*metric.bounds, "+Inf")
+    for bound, count in zip(bounds, slots, strict=False):
         total += count
-        lines.append(f'{name}_bucket{{le="{bound}",{labels}}} {total}\n')
-    lines.append(f"{name}_count{{{labels}}} {total}\n{name}_sum{{{labels}}} {slots[-1]}\n")
+        lines.append(f'{metric.name}_bucket{{le="{bound}",{labels}}} {total}\n')
+    lines.append(f"{metric.name}_count{{{labels}}} {total}\n")
+    lines.append(f"{metric.name}_sum{{{labels}}} {slots[-1]}\n")
     return "".join(lines)

@@ -1,1 +1,4 @@
-"""Write-ahead log (WAL) of usage and audit records: segments on disk, their owner, compaction into the store."""
+"""Write-ahead log (WAL) of usage and audit records.
+
+Segments on disk, their owner, their compaction into the store.
+"""

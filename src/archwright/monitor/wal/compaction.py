@@ -1,11 +1,12 @@
 """Compaction of WAL segments into the store (blocks of records, usage totals), and readers of both.
 
-A range of a segment becomes one block row per stream and one row of totals, in one transaction. The block states the
-end of the range, so any process that continues the segment reads it from the store, and no record is compacted twice.
-Two simultaneous attempts conflict at the unique (writer, number).
+A range of a segment becomes one block row per stream and one row of totals, in one transaction. The
+block states the end of the range, so any process that continues the segment reads it from the
+store, and no record is compacted twice. Two simultaneous attempts conflict at the unique (writer,
+number).
 
-Readers see each record once: they read the segments first, then the blocks, then the part of the segments that no block
-contains.
+Readers see each record once: they read the segments first, then the blocks, then the part of the
+segments that no block contains.
 """
 
 import fcntl
@@ -15,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -35,7 +36,7 @@ from archwright.monitor.wal.segments import (
     read_compacted_offset,
     read_segments,
 )
-from archwright.store import ColumnRange, ColumnRanges, RecordTable, Store
+from archwright.store import ColumnRange, RecordTable, Store
 
 RANGE_RECORDS = 16_000
 RANGE_BYTES = 4 << 20
@@ -45,9 +46,11 @@ CHAIN_FIELD = b',"chain":"'  # inside a JSON text its quotes would be escaped
 
 
 class RecordBlock(Record):
-    """Compressed JSON lines: bytes `number` to `end` of the segment `writer`; `tip`: SHA-256 of the last group.
+    """Compressed JSON lines: bytes `number` to `end` of the segment `writer`.
 
-    If the erasure of a person changed the data: `origin`: SHA-256 of the first data, `correction`: signature of it."""
+    `tip`: SHA-256 of the last group. If the erasure of a person changed the data: `origin`: SHA-256
+    of the first data, `correction`: signature of it.
+    """
 
     writer: str
     number: int
@@ -61,9 +64,12 @@ class RecordBlock(Record):
     correction: str = ""
 
 
-BLOCKS = {
-    stream: RecordTable(f"{stream}_blocks", RecordBlock, ("writer", "number"), ("last_at",)) for stream in STREAMS
-}
+def _define_table(stream: str) -> RecordTable[RecordBlock]:
+    unique = ("writer", "number")
+    return RecordTable(f"{stream}_blocks", RecordBlock, unique=unique, index=("last_at",))
+
+
+BLOCKS = {stream: _define_table(stream) for stream in STREAMS}
 _SERVED_DECODER = msgspec.json.Decoder(RequestRecord)
 
 
@@ -82,42 +88,62 @@ class CompactedRange(NamedTuple):
 
 
 def compact_range(store: Store, segment: WalSegment) -> CompactedRange:
-    """Compact the next range of `segment`. Raises StoreError, ConflictError if another process compacted it."""
-    start = end = segment.folded
+    """Compact the next range of `segment`.
+
+    Raises StoreError, ConflictError if another process compacted it.
+    """
+    start = segment.folded
     sums: UsageSums = {}
     builders = {
-        "audit": _BlockBuilder(lambda data: [one.at for one in _TIMED_DECODER.decode_lines(data)]),
+        "audit": _BlockBuilder(_read_times),
         "served": _BlockBuilder(lambda data: _aggregate_served(data, sums)),
     }
     count = 0
+    end = start
     for batch in _read_range_batches(segment, start):
-        for builder, records, lines in zip(builders.values(), batch.counts, batch.lines, strict=True):
+        by_stream = zip(builders.values(), batch.counts, batch.lines, strict=True)
+        for builder, records, lines in by_stream:
             if records:
                 builder.add_lines(records, lines)
-        count, end = count + sum(batch.counts), start + batch.end
+        count += sum(batch.counts)
+        end = start + batch.end
         if count >= RANGE_RECORDS:
             break
-    blocks = [(BLOCKS[stream], [one.build(segment.name, start, end)]) for stream, one in builders.items() if one.count]
-    deltas = [usage_totals.encode_delta(sums)] if sums else []
-    store.append_together([*blocks, (usage_totals.USAGE_DELTAS, deltas)], synced=True)
+
+    appended: list[tuple[RecordTable[Any], list[Any]]] = []
+    for stream, builder in builders.items():
+        if builder.count:
+            block = builder.build(segment.name, start, end)
+            appended.append((BLOCKS[stream], [block]))
+    if sums:
+        appended.append((usage_totals.USAGE_DELTAS, [usage_totals.encode_delta(sums)]))
+    store.append_together(appended, synced=True)
+
     segment.mark_compacted(end)
     return CompactedRange(count, len(sums))
 
 
 def _read_range_batches(segment: WalSegment, start: int) -> Iterator[CommittedBatch]:
-    """Read the batches of the next range, at least one, even if it exceeds RANGE_BYTES. Raises StoreError."""
+    """Read the batches of the next range, at least one, even if it exceeds RANGE_BYTES.
+
+    Raises StoreError.
+    """
     for limit in (RANGE_BYTES, segment.size):
         batches = read_batches(segment.read_range(start, limit), 0)
         first = next(batches, None)
         if first is not None:
             return chain((first,), batches)
+
     message = f"the WAL segment {segment.name} is damaged at byte {start}"
     hint = "restore the home from a backup: archwright restore --into DIR"
     raise StoreError("AW-STO-08", message, hint=hint)
 
 
 def compact_segment(store: Store, segment: WalSegment) -> int:
-    """Compact the rest of a segment without writer and remove its file; return the records. Raises StoreError."""
+    """Compact the rest of a segment without writer and remove its file; return the records.
+
+    Raises StoreError.
+    """
     update_compacted_offset(store, segment)
     records = 0
     while segment.folded < segment.written:
@@ -129,49 +155,82 @@ def compact_segment(store: Store, segment: WalSegment) -> int:
 def compact_orphans(store: Store, home: Home) -> int:
     """Compact the segments of ended writers; return the number of records. Raises StoreError.
 
-    One process at a time, in the order of the segments, because audit chains continue from one to the next."""
-    with open_private(home.write_ahead_log / "orphans.lock", "wb") as lock:
+    One process at a time, in the order of the segments, because audit chains continue from one to
+    the next.
+    """
+    folder = home.write_ahead_log
+    with open_private(folder / "orphans.lock", "wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return 0
+
         records = 0
-        for path in [*list_store_segments(store, home), *segments.list_unfinished_segments(home.write_ahead_log)]:
+        paths = list_store_segments(store, home)
+        paths += segments.list_unfinished_segments(folder)
+        for path in paths:
             segment = WalSegment.adopt(path)
-            if segment is not None:
-                try:
-                    records += compact_segment(store, segment)
-                finally:
-                    segment.close()
+            if segment is None:
+                continue
+            try:
+                records += compact_segment(store, segment)
+            finally:
+                segment.close()
     return records
 
 
 def update_compacted_offset(store: Store, segment: WalSegment) -> None:
-    """Read from the store how far a segment is compacted; a killed writer may not have noted it in the segment."""
-    ends = [store.columns(table, ("end",), {"writer": segment.name}) for table in BLOCKS.values()]
-    segment.mark_compacted(max([segment.folded, *(end for rows in ends for (end,) in rows)]))
+    """Read from the store how far a segment is compacted.
+
+    A killed writer may not have noted it in the segment.
+    """
+    folded = segment.folded
+    for stream in STREAMS:
+        folded = max(folded, _read_block_end(store, stream, segment.name))
+    segment.mark_compacted(folded)
+
+
+def _read_block_end(
+    store: Store,
+    stream: str,
+    writer: str,
+    *,
+    last_seq: int | None = None,
+) -> int:
+    """Return the end of a segment's last block, 0 without blocks.
+
+    `last_seq`: without the blocks that were added after this one.
+    """
+    span = ColumnRange("seq", None, last_seq)
+    ends = store.columns(BLOCKS[stream], ("end",), {"writer": writer}, span)
+    return max((end for (end,) in ends), default=0)
 
 
 def extract_last_group(lines: bytes) -> bytes:
     """Return the last group: the lines from the last one with an audit link, else the last line."""
     link = lines.rfind(CHAIN_FIELD)
-    return lines[lines.rfind(b"\n", 0, link if link >= 0 else None) + 1 :]
+    before = link if link >= 0 else len(lines)
+    start = lines.rfind(b"\n", 0, before) + 1
+    return lines[start:]
 
 
 class _BlockBuilder:
-    """Builder of a block, compressed in pieces that fit the CPU cache and block the serving threads only briefly.
+    """Builder of a block.
 
-    `times` returns the times of the records of a piece."""
+    Compresses in pieces that fit the CPU cache and block the serving threads only briefly.
+    `read_times` returns the times of the records of a piece.
+    """
 
-    def __init__(self, times: Callable[[bytes], list[float]]) -> None:
+    def __init__(self, read_times: Callable[[bytes], list[float]]) -> None:
         self.count = 0
-        self._times = times
+        self._read_times = read_times
         self._packer = zlib.compressobj(1)
         self._packed: list[bytes] = []
-        self._span = math.inf, -math.inf
+        self._first_at = math.inf
+        self._last_at = -math.inf
         self._lines: list[bytes] = []
         self._pending_bytes = 0
-        self._last = b""
+        self._last_piece = b""
 
     def add_lines(self, records: int, lines: bytes) -> None:
         self.count += records
@@ -183,46 +242,55 @@ class _BlockBuilder:
     def build(self, writer: str, start: int, end: int) -> RecordBlock:
         if self._lines:
             self._compress_lines()
-        first_at, last_at = self._span if self._span[0] <= self._span[1] else (0.0, 0.0)
+        has_times = self._first_at <= self._last_at
+        last_group = extract_last_group(self._last_piece)
         return RecordBlock(
             writer=writer,
             number=start,
             end=end,
-            first_at=first_at,
-            last_at=last_at,
+            first_at=self._first_at if has_times else 0.0,
+            last_at=self._last_at if has_times else 0.0,
             count=self.count,
-            tip=hashlib.sha256(extract_last_group(self._last)).hexdigest(),
+            tip=hashlib.sha256(last_group).hexdigest(),
             data=b"".join((*self._packed, self._packer.flush())),
         )
 
     def _compress_lines(self) -> None:
-        data = b"\n".join(self._lines)
-        if self._last:
+        piece = b"\n".join(self._lines)
+        if self._last_piece:
             self._packed.append(self._packer.compress(b"\n"))
-        self._packed.append(self._packer.compress(data))
-        times = self._times(data)
+        self._packed.append(self._packer.compress(piece))
+
+        times = self._read_times(piece)
         if times:
-            self._span = min(self._span[0], *times), max(self._span[1], *times)
+            self._first_at = min(self._first_at, *times)
+            self._last_at = max(self._last_at, *times)
+
         self._lines.clear()
-        self._pending_bytes, self._last = 0, data
+        self._pending_bytes = 0
+        self._last_piece = piece
 
 
-def _aggregate_served(data: bytes, sums: UsageSums) -> list[float]:
-    records = _decode_served(data)
+def _read_times(lines: bytes) -> list[float]:
+    return [record.at for record in _TIMED_DECODER.decode_lines(lines)]
+
+
+def _aggregate_served(lines: bytes, sums: UsageSums) -> list[float]:
+    records = _decode_served(lines)
     usage_totals.add_served(sums, records)
-    return [one.at for one in records]
+    return [record.at for record in records]
 
 
-def _decode_served(data: bytes) -> list[RequestRecord]:
+def _decode_served(lines: bytes) -> list[RequestRecord]:
     """Decode the lines; a broken line is skipped, so that it does not block the later lines."""
-    try:
-        return _SERVED_DECODER.decode_lines(data)
-    except msgspec.MsgspecError:
-        records = []
-        for line in data.split(b"\n"):
-            with suppress(msgspec.MsgspecError):
-                records.append(_SERVED_DECODER.decode(line))
-        return records
+    with suppress(msgspec.MsgspecError):
+        return _SERVED_DECODER.decode_lines(lines)
+
+    records: list[RequestRecord] = []
+    for line in lines.split(b"\n"):
+        with suppress(msgspec.MsgspecError):
+            records.append(_SERVED_DECODER.decode(line))
+    return records
 
 
 TimeSpan = tuple[float | None, float | None]
@@ -230,11 +298,17 @@ TimeSpan = tuple[float | None, float | None]
 
 
 def bound_span(span: TimeSpan) -> tuple[float, float]:
-    return -math.inf if span[0] is None else span[0], math.inf if span[1] is None else span[1]
+    since, until = span
+    first = -math.inf if since is None else since
+    last = math.inf if until is None else until
+    return first, last
 
 
 class RecordStream(NamedTuple):
-    """JSON lines of one stream; `tip`: the block's hash of its last group, "" for records without a block."""
+    """JSON lines of one stream.
+
+    `tip`: the block's hash of its last group, "" for records without a block.
+    """
 
     data: bytes
     tip: str = ""
@@ -244,77 +318,129 @@ def read_records(
     store: Store,
     home: Home | None,
     stream: str,
-    span: TimeSpan = (None, None),
     *,
+    span: TimeSpan = (None, None),
     newest_first: bool = False,
 ) -> Iterator[RecordStream]:
     """Yield every record of `stream` once, without blocks outside `span`. Raises StoreError.
 
-    With `home` also the records that this machine has not compacted yet."""
-    segments_read = {} if home is None else read_segments(list_store_segments(store, home))
-    table = BLOCKS[stream]
-    last = store.newest_seq(table)[0]
-    since, until = span
-    spans = (ColumnRange("last_at", since), ColumnRange("first_at", None, until))
-    pending = list(_read_uncompacted(store, stream, segments_read, last))
-    blocks = _read_blocks(store, table, spans, last, newest_first=newest_first)
-    yield from chain(reversed(pending), blocks) if newest_first else chain(blocks, pending)
+    With `home` also the records that this machine has not compacted yet.
+    """
+    contents = _read_segments(store, home)
+    (last_seq,) = store.newest_seq(BLOCKS[stream])
+    pending = list(_read_uncompacted(store, stream, contents, last_seq=last_seq))
+    blocks = _read_blocks(store, stream, span, last_seq=last_seq, newest_first=newest_first)
+    if newest_first:
+        yield from reversed(pending)
+        yield from blocks
+    else:
+        yield from blocks
+        yield from pending
+
+
+def _read_segments(store: Store, home: Home | None) -> dict[str, bytes]:
+    """Return the bytes of the store's segments by name; without a home there are none."""
+    if home is None:
+        return {}
+    return read_segments(list_store_segments(store, home))
 
 
 def _read_blocks(
-    store: Store, table: RecordTable[RecordBlock], spans: ColumnRanges, last: int, *, newest_first: bool
+    store: Store,
+    stream: str,
+    span: TimeSpan,
+    *,
+    last_seq: int,
+    newest_first: bool,
 ) -> Iterator[RecordStream]:
-    seq = last + 1 if newest_first else 0
-    while page := store.numbered_rows(table, seq, BLOCKS_PER_READ, spans, newest_first=newest_first):
-        for seq, block in page:
-            if seq <= last:
-                try:
-                    data = zlib.decompress(block.data)
-                except zlib.error as error:
-                    message = f"block {seq} of {table.name} is damaged: {error}"
-                    hint = "restore the database from a backup: archwright restore --into DIR"
-                    raise StoreError("AW-STO-08", message, hint=hint) from error
-                yield RecordStream(data, block.tip)
+    table = BLOCKS[stream]
+    since, until = span
+    ranges = (ColumnRange("last_at", since), ColumnRange("first_at", None, until))
+    seq = last_seq + 1 if newest_first else 0
+    while True:
+        page = store.numbered_rows(table, seq, BLOCKS_PER_READ, ranges, newest_first=newest_first)
+        if not page:
+            return
+        for block_seq, block in page:
+            seq = block_seq
+            if block_seq <= last_seq:
+                yield RecordStream(_decompress_block(block, table.name, block_seq), block.tip)
 
 
-def _read_uncompacted(store: Store, stream: str, contents: dict[str, bytes], last: int) -> Iterator[RecordStream]:
+def _decompress_block(block: RecordBlock, table_name: str, seq: int) -> bytes:
+    try:
+        return zlib.decompress(block.data)
+    except zlib.error as error:
+        message = f"block {seq} of {table_name} is damaged: {error}"
+        hint = "restore the database from a backup: archwright restore --into DIR"
+        raise StoreError("AW-STO-08", message, hint=hint) from error
+
+
+def _read_uncompacted(
+    store: Store,
+    stream: str,
+    contents: dict[str, bytes],
+    *,
+    last_seq: int,
+) -> Iterator[RecordStream]:
+    """Yield the records of segments that are in no block up to `last_seq`."""
     index = STREAMS.index(stream)
     for name, data in contents.items():
-        ends = store.columns(BLOCKS[stream], ("end",), {"writer": name}, ColumnRange("seq", None, last))
-        first = max([read_compacted_offset(data), *(end for (end,) in ends)])
-        if lines := [batch.lines[index] for batch in read_batches(data, first) if batch.counts[index]]:
+        block_end = _read_block_end(store, stream, name, last_seq=last_seq)
+        start = max(read_compacted_offset(data), block_end)
+        lines: list[bytes] = []
+        for batch in read_batches(data, start):
+            if batch.counts[index]:
+                lines.append(batch.lines[index])
+        if lines:
             yield RecordStream(b"\n".join(lines))
 
 
 def read_served(
-    store: Store, home: Home | None, span: TimeSpan = (None, None), tenant: str | None = None
+    store: Store,
+    home: Home | None,
+    span: TimeSpan = (None, None),
+    *,
+    tenant: str | None = None,
 ) -> Iterator[RequestRecord]:
-    """Yield the requests that ended within `span` (both ends included), of `tenant` (None: of all)."""
-    low, high = bound_span(span)
-    for one in read_records(store, home, "served", span):
-        for record in _decode_served(one.data):
-            if low <= record.at <= high and (tenant is None or record.tenant == tenant):
+    """Yield the requests that ended within `span` (both ends included), of `tenant`.
+
+    `tenant`: None: of all.
+    """
+    first, last = bound_span(span)
+    for records in read_records(store, home, "served", span=span):
+        for record in _decode_served(records.data):
+            if first <= record.at <= last and tenant in (None, record.tenant):
                 yield record
 
 
 def read_usage_totals(store: Store, home: Home | None, by: tuple[str, ...]) -> list[UsageTotal]:
-    """Return the totals of all requests ever served, grouped by `by`; other USAGE_DIMENSIONS are empty.
+    """Return the totals of all requests ever served, grouped by `by`.
 
-    Each request counts once: compacted and pending records are read as of one time. Raises StoreError."""
+    Other USAGE_DIMENSIONS are empty. Each request counts once: compacted and pending records are
+    read as of one time. Raises StoreError.
+    """
     table = BLOCKS["served"]
     # Creates missing tables: a snapshot does not see a table that is created after it.
     store.newest_seq(table, usage_totals.USAGE_TOTALS, usage_totals.USAGE_DELTAS)
-    contents = {} if home is None else read_segments(list_store_segments(store, home))
+    contents = _read_segments(store, home)
     with store.snapshot():
-        totals = store.sums(usage_totals.USAGE_TOTALS, by, usage_totals.USAGE_MEASURES)
+        rows = store.sums(usage_totals.USAGE_TOTALS, by, usage_totals.USAGE_MEASURES)
         deltas = store.rows(usage_totals.USAGE_DELTAS)
-        streams = list(_read_uncompacted(store, "served", contents, store.newest_seq(table)[0]))
+        (last_seq,) = store.newest_seq(table)
+        streams = list(_read_uncompacted(store, "served", contents, last_seq=last_seq))
+
     pending: UsageSums = {}
     for stream in streams:
         usage_totals.add_served(pending, _decode_served(stream.data))
-    sums: UsageSums = {row[: len(by)]: list(row[len(by) :]) for row in totals}
-    places = [usage_totals.USAGE_DIMENSIONS.index(name) for name in by]
-    usage_totals.apply_deltas(sums, deltas, places)
-    for key, line in pending.items():
-        usage_totals.add_sums(sums, tuple([key[place] for place in places]), line)
-    return [usage_totals.build_total(by, key, line) for key, line in sums.items()]
+
+    sums: UsageSums = {}
+    for row in rows:
+        key = row[: len(by)]
+        sums[key] = list(row[len(by) :])
+    positions = [usage_totals.USAGE_DIMENSIONS.index(name) for name in by]
+    usage_totals.apply_deltas(sums, deltas, positions)
+    for dimensions, measures in pending.items():
+        key = usage_totals.pick_dimensions(dimensions, positions)
+        usage_totals.add_sums(sums, key, measures)
+    return usage_totals.list_totals(sums, by)

@@ -1,8 +1,9 @@
-"""Disk reserve: allocated bytes in the home that acts of administration free on a full disk, ACT_BYTES at a time.
+"""Disk reserve: allocated bytes in the home that acts of administration free on a full disk.
 
-Design: a gateway makes the reserve, which outlives it, and allocates no segment that would leave less than
-RESERVE_BYTES free. So it stops admissions first, and cannot take what the administration freed. If other programs take
-what an act freed, later acts still find a part of the reserve. Reading frees nothing.
+An act frees ACT_BYTES at a time. Design: a gateway makes the reserve, which outlives it, and
+allocates no segment that would leave less than RESERVE_BYTES free. So it stops admissions first,
+and cannot take what the administration freed. If other programs take what an act freed, later acts
+still find a part of the reserve. Reading frees nothing.
 """
 
 import os
@@ -24,11 +25,14 @@ def count_free_bytes(home: Home) -> int:
 
 def hold_reserve(home: Home) -> None:
     """Allocate the missing part of the reserve if the disk has four times its bytes."""
-    path = home.disk_reserve
-    if count_reserved_bytes(home) >= RESERVE_BYTES or count_free_bytes(home) < 4 * RESERVE_BYTES:
+    if count_reserved_bytes(home) >= RESERVE_BYTES:
         return
+    if count_free_bytes(home) < 4 * RESERVE_BYTES:
+        return
+
     with suppress(OSError):  # such as a quota; the next call tries again
-        handle = os.open(home.folder("run") / path.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        path = home.folder("run") / home.disk_reserve.name
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             allocate_bytes(handle, RESERVE_BYTES)
         except OSError:
@@ -38,7 +42,10 @@ def hold_reserve(home: Home) -> None:
 
 
 def release_reserve(home: Home) -> None:
-    """Free a part of the reserve for an act of administration, if the disk has less than half of ACT_BYTES free."""
+    """Free a part of the reserve for an act of administration.
+
+    Nothing is freed if the disk has half of ACT_BYTES free.
+    """
     reserved_bytes = count_reserved_bytes(home)
     if reserved_bytes and count_free_bytes(home) < ACT_BYTES // 2:
         os.truncate(home.disk_reserve, max(0, reserved_bytes - ACT_BYTES))

@@ -59,10 +59,12 @@ class ResponseCache:
         ttl_s: float = TTL_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._table = SharedTable(home.shared_tables, "cache", size_bytes, _GENERATIONS)
+        self._table = SharedTable(home.shared_tables, "cache", size_bytes, tables=_GENERATIONS)
         # Pages of a dropped generation are free only when no reader is left that may look at them.
         self._generation_bytes = size_bytes * 3 // 8
-        self._pepper, self._ttl_s, self._clock = pepper, ttl_s, clock
+        self._pepper = pepper
+        self._ttl_s = ttl_s
+        self._clock = clock
         self._salts: dict[str, bytes] = {}
         self._front: dict[bytes, tuple[float, CachedResponse]] = {}
         self._front_bytes = 0

@@ -250,8 +250,10 @@ class LockedBatch:
         records = {number: record for number, record in self._records.items() if self._has_result(number)}
         since = max([float(self.batch.created_at), *(record.at for record in records.values())]) - RECORD_DELAY_S
         ids = {self.request_id(number): number for number in range(len(self._starts))}
-        found = read_served(store, home, (since, None), self.tenant)
-        self.recorded = {ids[one.request_id] for one in found if one.request_id in ids}
+        self.recorded = set()
+        for record in read_served(store, home, (since, None), tenant=self.tenant):
+            if record.request_id in ids:
+                self.recorded.add(ids[record.request_id])
         return [one for number, one in records.items() if one.at >= since and number not in self.recorded]
 
     def finish(self, outcome: Outcome, now: int, errors: tuple[BatchError, ...] = ()) -> None:

@@ -230,8 +230,10 @@ def set_user_limits(call: AdminCall) -> AdminResult:
 
 
 def get_tenant_usage(call: AdminCall) -> AdminResult:
-    name, gateway = call.require_tenant(), call.gateway
-    return AdminResult({"data": read_usage(gateway.store, gateway.home, name, "key,user,model,day")})
+    tenant = call.require_tenant()
+    gateway = call.gateway
+    rows = read_usage(gateway.store, gateway.home, tenant=tenant, by="key,user,model,day")
+    return AdminResult({"data": rows})
 
 
 def list_tenant_datasets(call: AdminCall) -> AdminResult:
