@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -145,8 +146,16 @@ def test_a_passphrase_opens_its_backups(
     monkeypatch.setenv("PHRASE", "correct horse battery")
     monkeypatch.setenv("OTHER", "another passphrase")
     backup(key="env:PHRASE")
-    error_of("AW-OPS-81", restore, into=str(tmp_path / "restored"), key="env:OTHER")
+    wrong = error_of("AW-OPS-81", restore, into=str(tmp_path / "restored"), key="env:OTHER")
+    assert "does not open" in wrong.message
     restore(into=str(tmp_path / "restored"), key="env:PHRASE")
+
+    head = json.loads((place / "repository.json").read_bytes())
+    sealed = bytes.fromhex(head["sealed_key"])
+    years = re.sub(rb"(-> scrypt \S+) \d+", rb"\1 40", sealed)
+    (place / "repository.json").write_text(json.dumps({**head, "sealed_key": years.hex()}))
+    slow = error_of("AW-OPS-81", restore, into=str(tmp_path / "other"), key="env:PHRASE")
+    assert "too slow" in slow.message
 
 
 def test_a_command_may_print_the_key(home: Home, place: Path, tmp_path: Path, processes: None) -> None:

@@ -70,7 +70,9 @@ def test_the_readme_of_a_plant_names_its_machines(made_bundle: MadeBundle) -> No
 
 def test_the_units_of_a_plant_serve_no_model_of_another_site(made_bundle: MadeBundle) -> None:
     bundle = take_folder(made_bundle("manufacturer", "onprem"), "plants/us-plants")
-    assert set(read_units(bundle)) == {f"{GATEWAY}.service", f"{SUPERVISOR}.service", "archwright-engine@.service"}
+    backups = {"archwright-backup.service", "archwright-backup-drill.service"}
+    served = {f"{GATEWAY}.service", f"{SUPERVISOR}.service", "archwright-engine@.service"}
+    assert set(read_units(bundle)) == served | backups
     processes = json.loads(bundle.files["root/etc/archwright/bundle.json"].text)["processes"]
     assert [(one["name"], one["config"]["pools"]) for one in processes] == [("gateway", [])]
 

@@ -58,17 +58,33 @@ def test_every_service_is_restarted_watched_limited_and_closed(bundle: FileBundl
     grace_s = limits.drain_s
     assert limits.request_s >= max(600, grace_s), "the gateway ends no response that the plan predicts"
     for name, unit in read_units(bundle).items():
-        most_s = 2.0 if "engine" in name else 0.25
-        assert unit.get("Restart") == "always" and unit.seconds("RestartSec") <= most_s, name
         assert unit.all("StartLimitIntervalSec", "Unit") == ["0"], name
         assert unit.get("User") in ("archwright", "archwright-engine") and int(unit.get("UMask"), 8) & 0o77 == 0o77
         assert unit.get("MemoryMax") and unit.get("LogNamespace") == "archwright", name
         assert unit.get("ProtectSystem") == "strict" and unit.get("NoNewPrivileges") == "yes", name
         assert unit.all("CapabilityBoundingSet") == [""] and unit.get("RestrictAddressFamilies"), name
+        if "backup" in name:  # its timer starts it
+            assert (unit.get("Type"), unit.get("Restart")) == ("oneshot", "")
+            continue
+        most_s = 2.0 if "engine" in name else 0.25
+        assert unit.get("Restart") == "always" and unit.seconds("RestartSec") <= most_s, name
         assert unit.get("Type") == "exec" or unit.seconds("WatchdogSec") > 0, name
     assert read_units(bundle)["archwright-gateway.service"].seconds("TimeoutStopSec") >= grace_s
     text = "".join(one.text for one in bundle.files.values())
     assert "BEGIN" not in text and "PASSWORD=" not in text
+
+
+def test_the_target_starts_a_timer_for_each_job_of_backups(bundle: FileBundle) -> None:
+    target = parse_unit(bundle.files[f"{UNITS}archwright.target"].text)
+    wanted = " ".join(target.all("Wants", "Unit")).split()
+    timers = [name for name in wanted if name.endswith(".timer")]
+    assert timers == ["archwright-backup.timer", "archwright-backup-drill.timer"]
+    for name in timers:
+        timer = parse_unit(bundle.files[f"{UNITS}{name}"].text)
+        assert timer.all("OnCalendar", "Timer") and timer.all("Persistent", "Timer") == ["yes"]
+        unit = read_units(bundle)[name.replace(".timer", ".service")]
+        assert unit.get("LoadCredential") == "backup-key:/etc/archwright/backup.key", "the gateway cannot read the key"
+    assert read_units(bundle)["archwright-backup.service"].get("ExecStart").endswith("backup --keep 30")
 
 
 def read_gateway(bundle: FileBundle) -> dict[str, object]:

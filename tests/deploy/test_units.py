@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from tests.deploy.conftest import MadeBundle, MadePlan
 from tests.deploy.gateway_client import CertificatePair, GatewayClient, Load, make_pair
+from tests.deploy.readme_steps import read_commands
 from tests.deploy.unit_runner import CODE, UnitRunner, running_units, wait_until_ready
 from tests.serving.conftest import free_port
 from tests.small_plans import OPTION, PLAN, POOL
@@ -33,11 +34,12 @@ OLD, NEW = 'json_reply({"status": "ok"})', 'json_reply({"status": "new"})'
 
 
 class Machine(GatewayClient):
-    """The running units with a key."""
+    """The running units with a key; `readme` of their bundle."""
 
-    def __init__(self, runner: UnitRunner, port: int) -> None:
+    def __init__(self, runner: UnitRunner, port: int, readme: str = "") -> None:
         super().__init__(port)
         self.runner = runner
+        self.readme = readme
         self.root = runner.root
         self.home = self.root / "var/lib/archwright/home"
         self.tls = self.root / "etc/archwright/tls"
@@ -89,7 +91,7 @@ def start_machine(
         share(root / "var/lib/archwright/engines/models")
 
     with running_units(bundle, file, prepare) as runner:
-        machine = Machine(runner, port)
+        machine = Machine(runner, port, (bundle / "README.md").read_text())
         try:
             machine.open()
             yield machine
@@ -136,6 +138,29 @@ def test_the_units_serve_and_a_killed_process_is_back(machine: Machine) -> None:
     assert machine.runner.services[GATEWAY].pid == pids["gateway"], "the gateway does not end with the supervisor"
     machine.restart(GATEWAY, lambda: machine.ask() == "")
     machine.restart(ENGINE, lambda: machine.ask() == "")
+
+
+def test_a_backup_of_the_units_is_restored_as_the_readme_says(machine: Machine, tmp_path: Path) -> None:
+    """The jobs of the timers run with their own command lines; a drill starts the restored home and asks it."""
+    runner, restored = machine.runner, tmp_path / "restored"
+    make_key = next(one for one in read_commands(machine.readme, "Apply") if "backup.key" in one)
+    subprocess.run(["sh", "-ec", runner.relocate(make_key)], check=True)
+    for job in ("archwright-backup", "archwright-backup-drill"):
+        status, log = runner.run(job)
+        assert status == 0, log
+    records = (machine.home / "backups/drills.jsonl").read_text().splitlines()
+    assert [json.loads(line)["passed"] for line in records] == [True]
+    assert machine.run_as(GATEWAY, "/bin/cat", str(machine.root / "etc/archwright/backup.key")).returncode != 0
+
+    _stop, restore, _start = read_commands(machine.readme, "Restore")
+    restore = restore.replace("/var/lib/archwright/home", str(restored))
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "ARCHWRIGHT_AUDIT_SECOND_PLACE": "none"}
+    subprocess.run(["sh", "-ec", runner.relocate(restore)], env=environment, check=True)
+    for name in ("secrets/pepper", "secrets/audit-signing-key"):
+        assert (restored / name).read_bytes() == (machine.home / name).read_bytes(), name
+    environment["ARCHWRIGHT_HOME"] = str(restored)
+    verify = [runner.python, "-P", "-m", "archwright", "audit", "verify"]
+    subprocess.run(verify, env=environment, check=True, capture_output=True)
 
 
 def test_an_upgrade_under_load_loses_no_request(machine: Machine) -> None:

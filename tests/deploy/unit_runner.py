@@ -33,7 +33,10 @@ import archwright
 
 CODE = Path(archwright.__file__).parents[1]
 PR_SET_NO_NEW_PRIVS, PR_SET_MDWE = 38, 65
-FOLDERS = ("/var/lib/archwright", "/etc/archwright", "/opt/archwright", "/var/cache/archwright-engine")
+FOLDERS = (
+    *("/var/lib/archwright", "/var/backups/archwright", "/etc/archwright", "/opt/archwright"),
+    "/var/cache/archwright-engine",
+)
 TICK_S = 0.01
 SECONDS = {"ms": 1e-3, "s": 1.0, "": 1.0, "min": 60.0}
 
@@ -113,22 +116,33 @@ class UnitRunner:
         """Start a service and return at once."""
         template, _, instance = name.removesuffix(".service").partition("@")
         file = self.root / "etc/systemd/system" / (f"{template}@.service" if instance else f"{name}.service")
-        unit = parse_unit(self.relocate(file.read_text()).replace("%i", instance))
+        credentials = self.root / "run" / f"{name}.credentials"
+        text = self.relocate(file.read_text()).replace("%i", instance).replace("%d", str(credentials))
+        unit = parse_unit(text)
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         path = self.root / "run" / f"{name}.notify"
         path.unlink(missing_ok=True)
         channel.bind(str(path))
         path.chmod(0o777)
         channel.setblocking(False)
+        service = Service(name, unit, channel)
+        self._load_credentials(service, credentials)
         with self._lock:
-            self.services[name] = Service(name, unit, channel)
-            self._spawn(self.services[name])
-        return self.services[name]
+            self.services[name] = service
+            self._spawn(service)
+        return service
+
+    def run(self, name: str) -> tuple[int, str]:
+        """Run a service that its timer starts; return its status and its log."""
+        process = self.start(name).process
+        assert process is not None
+        return process.wait(WAIT_S), self.log(name)
 
     def start_all(self) -> None:
         """Start what the target wants; a unit waits until the units before it are ready."""
         target = parse_unit((self.root / "etc/systemd/system/archwright.target").read_text())
-        wanted = [name.removesuffix(".service") for name in target.all("Wants", "Unit")[-1].split()]
+        names = target.all("Wants", "Unit")[-1].split()
+        wanted = [name.removesuffix(".service") for name in names if name.endswith(".service")]
         while left := [name for name in wanted if name not in self.services]:
             for name in left:
                 unit = parse_unit((self.root / "etc/systemd/system" / f"{name}.service").read_text())
@@ -184,6 +198,20 @@ class UnitRunner:
                 self._kill_group(service)
                 service.process.wait()
             service.socket.close()
+
+    def _load_credentials(self, service: Service, folder: Path) -> None:
+        """Copy the files of LoadCredential into a folder that only the user of the service may read."""
+        ids = self.ids(service)
+        owner = ids.get("user", os.getuid()), ids.get("group", os.getgid())
+        for line in service.unit.all("LoadCredential"):
+            name, _, source = line.partition(":")
+            folder.mkdir(0o700, exist_ok=True)
+            copy = folder / name
+            copy.unlink(missing_ok=True)
+            shutil.copyfile(source, copy)
+            copy.chmod(0o400)
+            for path in (folder, copy):
+                os.chown(path, *owner)
 
     def _environment(self, service: Service) -> dict[str, str]:
         found = {"PATH": f"{self.root}/bin:/usr/bin:/bin", "HOME": "/", "LANG": "C.UTF-8"}
@@ -298,7 +326,10 @@ def running_units(bundle: Path, plan: Path, prepare: Callable[[Path], None]) -> 
         code = f'PYTHONPATH="${{0%/bin/python}}/lib:{path}" exec {program} "$@"'
         python.write_text(f"#!/bin/sh\n{code}\n")
         python.parent.with_name("lib").symlink_to(CODE)
-        python.chmod(0o755)
+        verbs = python.with_name("archwright")
+        verbs.write_text(f'#!/bin/sh\nexec {python} -P -m archwright "$@"\n')
+        for program_file in (python, verbs):
+            program_file.chmod(0o755)
         prepare(root)
         runner = UnitRunner(root, str(python), switches_user=others and os.getuid() == 0)
         config = root / "etc/archwright/bundle.json"

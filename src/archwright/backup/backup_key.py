@@ -14,6 +14,8 @@ from archwright.errors import ErrorLocation, OperateError
 
 IDENTITY_PREFIX = "AGE-SECRET-KEY-1"
 LEAST_PASSPHRASE_LENGTH = 16
+EXCESSIVE_WORK = "Excessive work"
+MEASUREMENTS = 10
 
 
 class BackupKey:
@@ -71,18 +73,32 @@ def create_key(secret: str) -> tuple[RepositoryHead, BackupKey]:
 
 def open_key(secret: str, head: RepositoryHead) -> BackupKey:
     """Return the key of a repository. Raises OperateError AW-OPS-81 for another key, or another passphrase."""
-    import pyrage  # noqa: PLC0415
-
     identity = secret
     if not secret.startswith(IDENTITY_PREFIX):
-        try:
-            identity = pyrage.passphrase.decrypt(bytes.fromhex(head.sealed_key), secret).decode()
-        except (ValueError, pyrage.DecryptError) as error:
-            raise _key_error("this passphrase does not open the backups of this place") from error
+        identity = _open_sealed_key(secret, head)
     key = BackupKey(_parse_identity(identity))
     if key.recipient != head.recipient:
         raise _key_error("this key does not open the backups of this place")
     return key
+
+
+def _open_sealed_key(passphrase: str, head: RepositoryHead) -> str:
+    """Return the identity that a passphrase encrypts.
+
+    age measures this machine first, and refuses a passphrase whose check would take it long. If other programs run,
+    the measurement is wrong at times."""
+    import pyrage  # noqa: PLC0415
+
+    for _ in range(MEASUREMENTS):
+        try:
+            opened: bytes = pyrage.passphrase.decrypt(bytes.fromhex(head.sealed_key), passphrase)
+            return opened.decode()
+        except (ValueError, pyrage.DecryptError) as error:
+            if not str(error).startswith(EXCESSIVE_WORK):
+                raise _key_error("this passphrase does not open the backups of this place") from error
+    hint = "run the command when the machine is less busy, or on a faster machine"
+    message = "the passphrase cannot be checked: this machine is too slow, or too busy"
+    raise OperateError("AW-OPS-81", message, where=ErrorLocation(field="backup_key"), hint=hint)
 
 
 def _parse_identity(text: str) -> Any:
