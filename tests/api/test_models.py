@@ -6,6 +6,7 @@ import pwd
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -100,6 +101,16 @@ def test_a_model_file_is_shown_too(stage: Stage, cli: CommandLine) -> None:
     assert isinstance(found, ModelFile) and api.models.show(found.id) == found
     assert "Q4_1" in cli.text("models show SmolLM2-135M-Instruct")
     error_of("AW-MOD-10", api.models.show, "SmolLM3")
+
+
+def test_the_files_of_a_version_are_written_and_audited(stage: Stage, cli: CommandLine, tmp_path: Path) -> None:
+    made = stage.version()
+    written = cli.json(f"models export digits -o {tmp_path / 'digits'}")
+    assert written["id"] == "digits@v1" and written["files"] == {"digits.onnx": made.sha256}
+    assert (tmp_path / "digits/digits.onnx").read_bytes() == b"\x08digits 1"
+    assert acts(stage) == [("models.export", "digits@v1")]
+    error_of("AW-USE-02", api.models.export, "digits", output=str(tmp_path / "digits"))
+    error_of("AW-MOD-10", api.models.export, "letters", output=str(tmp_path / "letters"))
 
 
 def test_an_evaluation_is_reported_kept_audited_and_shown(

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import shutil
 import threading
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from archwright.contract.lineage import ModelVersion, Promotion, TrainingRun, format_node
 from archwright.contract.record import replace
 from archwright.engines.gguf import read_gguf
+from archwright.engines.model_files import compute_digest
 from archwright.errors import ArchwrightError
-from archwright.lifecycle import model_registry
+from archwright.lifecycle import file_integrity, model_registry
+from archwright.lifecycle.adapter_export import PEFT_FILES
 from archwright.monitor import lineage
 from archwright.store import Store
 
@@ -129,6 +134,39 @@ def test_a_trained_adapter_is_registered_as_what_is_served(pupil: Pupil) -> None
     pupil.home.model(made.sha256, "gguf").unlink()
     assert pupil.register() == made  # the same run gives the same bytes
     assert pupil.home.model(made.sha256, "gguf").is_file()
+
+
+def test_an_adapter_is_kept_in_its_own_format_too(pupil: Pupil) -> None:
+    made = pupil.register()
+    folder = pupil.home.model_folder(made.peft_sha256)
+    assert sorted(path.name for path in folder.iterdir()) == list(PEFT_FILES)
+    assert compute_digest(folder) == made.peft_sha256
+    for name in PEFT_FILES:
+        assert (folder / name).read_bytes() == (pupil.result / name).read_bytes()
+    assert json.loads((folder / "adapter_config.json").read_bytes())["base_model_name_or_path"] == "tiny-llama"
+    file_integrity.check_files(pupil.home, made)
+    shutil.rmtree(folder)
+    file_integrity.restore_files(pupil.store, pupil.home, made)
+    assert compute_digest(folder) == made.peft_sha256 and model_registry.list_models(pupil.store) == [made]
+    (folder / "adapter_config.json").write_text("{}")
+    hint = "remove it, then run `archwright models evaluate assistant@v1`, which restores it from its run"
+    with refuses("AW-MOD-23", hint=hint) as altered:
+        file_integrity.check_files(pupil.home, made)
+    assert str(folder) in str(altered.value.where)
+
+
+def test_the_files_of_a_version_are_exported_with_their_digests(pupil: Pupil, tmp_path: Path) -> None:
+    made = pupil.register()
+    exported = file_integrity.export_files(pupil.home, made, tmp_path / "tone")
+    assert list(exported) == ["adapter_config.json", "adapter_model.safetensors", "assistant.gguf"]
+    assert exported["assistant.gguf"] == made.sha256
+    assert exported == {path.name: compute_digest(path) for path in (tmp_path / "tone").iterdir()}
+    with refuses("AW-USE-02"):
+        file_integrity.export_files(pupil.home, made, tmp_path / "tone")
+    pupil.home.model(made.sha256).unlink()
+    with refuses("AW-MOD-23"):
+        file_integrity.export_files(pupil.home, made, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_without_its_base_an_adapter_cannot_be_exported(pupil: Pupil) -> None:

@@ -35,7 +35,7 @@ from archwright.engines.pickles import PICKLE_SUFFIXES, refuse_pickle
 from archwright.errors import ErrorLocation, ModelError
 from archwright.home import Home, locate_home
 from archwright.journal import report_step
-from archwright.lifecycle import evaluation, model_registry
+from archwright.lifecycle import evaluation, file_integrity, model_registry
 from archwright.lifecycle import promotion as promotions
 from archwright.operate import platform_control, rollout
 from archwright.store import Store
@@ -69,6 +69,15 @@ class ModelCard(ListedVersion):
     lineage: VersionOrigin
     production_since: float | None
     left_out: tuple[str, ...]
+
+
+class ExportedVersion(Record):
+    """The SHA-256 of each file in `folder`; `base`: the model that an adapter changes, empty for a classifier."""
+
+    id: str
+    base: str
+    folder: str
+    files: dict[str, str]
 
 
 class PromotionOutcome(Promotion):
@@ -184,6 +193,18 @@ def show(id: str) -> ModelCard | ModelFile:  # noqa: A002 - the argument's name
         return _build_card(store, home, model_registry.find_model(store, id))
 
 
+def export(id: str, *, output: str) -> ExportedVersion:  # noqa: A002 - the argument's name
+    """Copy the files of a version into the new folder `output`, each with its digest.
+
+    Raises ModelError AW-MOD-10 (unknown), -23 (a file is missing or damaged), UsageError AW-USE-02 (the folder exists).
+    """
+    with open_home() as (_settings, home, store):
+        model = model_registry.find_model(store, id)
+        files = file_integrity.export_files(home, model, Path(output))
+        write_audit_record(store, "models.export", model.id)
+    return ExportedVersion(id=model.id, base=model.base, folder=output, files=files)
+
+
 def evaluate(id: str) -> Evaluation:  # noqa: A002 - the argument's name
     """Measure a version on held-out rows, check its gates and save the evaluation.
 
@@ -253,7 +274,7 @@ def _build_listed(store: Store, home: Home, version: ModelVersion, served: dict[
     found = model_registry.newest_evaluation(store, version.id)
     return ListedVersion(
         **as_dict(version),
-        here=home.model(version.sha256, version.format).is_file(),
+        here=model_registry.find_missing_file(home, version) is None,
         evaluated="never" if found is None else "passed" if found.passed else "failed",
         in_production=served.get(version.name) == version,
     )

@@ -191,6 +191,8 @@ class ModelVersion(Record):
     """A model file that can be served under the endpoint `name`.
 
     A text model is an adapter over the quantised base `base_sha256`; a classifier has no base (`base` empty).
+    `sha256`: digest of the file for our own engines. `peft_sha256`: digest of the folder with the adapter in its own
+    format (PEFT), which engines on accelerators load; empty for a classifier, and for an adapter of an older release.
     `labels` name a classifier's outputs in order; `input_shape` is one item's shape.
     """
 
@@ -206,6 +208,7 @@ class ModelVersion(Record):
     dataset_version: str
     base: str = ""
     base_sha256: str = ""
+    peft_sha256: str = ""
     licence: str = ""
     labels: tuple[str, ...] = ()
     input_shape: tuple[int, ...] = ()

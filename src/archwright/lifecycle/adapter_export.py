@@ -22,6 +22,8 @@ from archwright.lifecycle import model_formats
 
 WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 PICKLED_WEIGHTS_FILE = "adapter_model.bin"
+# The files of an adapter in its own format.
+PEFT_FILES = (CONFIG_FILE, WEIGHTS_FILE)
 # Supported architectures, and transformers' module -> llama.cpp's tensor.
 ARCHITECTURES = ("llama",)
 TENSORS = {

@@ -15,7 +15,7 @@ def evaluate_version(store: Store, home: Home, model: ModelVersion, tell: Callab
 
     A missing file is restored from its run. Raises ModelError AW-MOD-23 if the file was altered.
     """
-    file_integrity.restore_file(store, home, model)
+    file_integrity.restore_files(store, home, model)
     model_registry.complete_edges(store, model)
     if model.task == "text-lora":
         scores, gates = text_evaluation.evaluate_text_model(store, home, model, tell)

@@ -2,7 +2,8 @@
 
 An endpoint serves its newest promotion; earlier rows say what was in production at a time. Promotions have unique
 numbers within an endpoint ("assistant#3"), so one of two concurrent changes is refused. A model file is stored before
-its record and the record before its edges; `complete_edges` adds edges that are missing after a crash.
+its record and the record before its edges; `complete_edges` adds edges that are missing after a crash. An adapter is
+stored twice: as GGUF for our own engine, and in its own format (PEFT) for engines on accelerators.
 """
 
 import difflib
@@ -12,7 +13,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from archwright.contract.lineage import (
     Evaluation,
@@ -24,7 +25,7 @@ from archwright.contract.lineage import (
     format_node,
 )
 from archwright.engines.gguf import read_gguf
-from archwright.engines.model_files import missing_model_error, open_scratch
+from archwright.engines.model_files import compute_digest, copy_synced, missing_model_error, open_scratch
 from archwright.errors import ErrorLocation, ModelError, from_os_error
 from archwright.home import Home
 from archwright.lake.tables import version_index
@@ -39,6 +40,16 @@ PROMOTIONS = RecordTable("promotions", Promotion, unique=("id",), index=("endpoi
 
 NOT_STATED = "not stated"
 Relation = Literal["produced-by", "trained-on"]
+
+
+class StoredArtefact(NamedTuple):
+    """The stored files of a trained artefact, by their digests; `peft_sha256` is empty for a classifier."""
+
+    trained: TrainedArtefact
+    form: ModelFormat
+    sha256: str
+    size_bytes: int
+    peft_sha256: str = ""
 
 
 def list_models(store: Store) -> list[ModelVersion]:
@@ -128,18 +139,33 @@ def register_model(store: Store, home: Home, run: TrainingRun, result: TrainedAr
     (disk full); nothing is registered then.
     """
     version = next(iter(store.rows(MODELS, {"run": run.id}, limit=1)), None)
-    if version is None or not home.model(version.sha256, version.format).is_file():
-        version = _append_version(store, home, run, (result, *_store_artefact(home, run, result)))
+    if version is None or find_missing_file(home, version) is not None:
+        version = _append_version(store, home, run, _store_artefact(home, run, result))
     complete_edges(store, version)
     return version
 
 
-def _store_artefact(home: Home, run: TrainingRun, result: TrainedArtefact) -> tuple[ModelFormat, str, int]:
-    """Store the served file in the home: (format, digest, bytes)."""
+def locate_files(home: Home, version: ModelVersion) -> dict[Path, str]:
+    """The registered digest of each file and folder of a version, by its path in the home."""
+    files = {home.model(version.sha256, version.format): version.sha256}
+    if version.peft_sha256:
+        files[home.model_folder(version.peft_sha256)] = version.peft_sha256
+    return files
+
+
+def find_missing_file(home: Home, version: ModelVersion) -> Path | None:
+    """The first file or folder of a version that is not in the home."""
+    for path in locate_files(home, version):
+        if not path.exists():
+            return path
+    return None
+
+
+def _store_artefact(home: Home, run: TrainingRun, result: TrainedArtefact) -> StoredArtefact:
     folder = home.run(run.id) / "result"
     if run.task != "text-lora":
         model_formats.check_format(folder / result.file)
-        return result.format, *store_file(home, folder / result.file, result.format)
+        return StoredArtefact(result, result.format, *store_file(home, folder / result.file, result.format))
     base = home.model(run.base_sha256)
     if not base.is_file():
         raise missing_model_error(run.base, base)
@@ -147,9 +173,27 @@ def _store_artefact(home: Home, run: TrainingRun, result: TrainedArtefact) -> tu
         with open_scratch(home, time.time()) as scratch:
             exported = scratch / "adapter.gguf"
             adapter_export.export_adapter(base, folder, exported)
-            return "gguf", *store_file(home, exported, "gguf")
+            sha256, size_bytes = store_file(home, exported, "gguf")
+            peft_sha256 = _store_adapter(home, folder, scratch / "peft")
     except OSError as error:
         raise from_os_error(error) from error
+    return StoredArtefact(result, "gguf", sha256, size_bytes, peft_sha256)
+
+
+def _store_adapter(home: Home, source: Path, staged: Path) -> str:
+    """Copy an adapter in its own format into the home's models under its digest, by the new folder `staged`."""
+    staged.mkdir(mode=0o700)
+    for name in adapter_export.PEFT_FILES:
+        with (source / name).open("rb") as file:
+            copy_synced(file, staged / name)
+    sha256 = compute_digest(staged)
+    target = home.model_folder(sha256)
+    try:
+        os.replace(staged, target)
+    except OSError:
+        if not target.is_dir():  # else it was stored before
+            raise
+    return sha256
 
 
 def store_file(home: Home, source: Path, form: str) -> tuple[str, int]:
@@ -168,11 +212,8 @@ def store_file(home: Home, source: Path, form: str) -> tuple[str, int]:
     return sha256, size_bytes
 
 
-def _append_version(
-    store: Store, home: Home, run: TrainingRun, artefact: tuple[TrainedArtefact, ModelFormat, str, int]
-) -> ModelVersion:
+def _append_version(store: Store, home: Home, run: TrainingRun, stored: StoredArtefact) -> ModelVersion:
     """The run's version, else a new version. Retries if another process takes the number."""
-    result, form, sha256, size_bytes = artefact
     data = version_index.find_version(store, run.dataset_version).licence or NOT_STATED
     parts = [f"data {run.dataset_version}: {data}"]
     if run.base_sha256:
@@ -190,16 +231,17 @@ def _append_version(
             version=number,
             at=time.time(),
             task=run.task,
-            format=form,
-            sha256=sha256,
-            size_bytes=size_bytes,
+            format=stored.form,
+            sha256=stored.sha256,
+            size_bytes=stored.size_bytes,
             run=run.id,
             dataset_version=run.dataset_version,
             base=run.base,
             base_sha256=run.base_sha256,
+            peft_sha256=stored.peft_sha256,
             licence="; ".join(parts),
-            labels=result.labels,
-            input_shape=result.input_shape,
+            labels=stored.trained.labels,
+            input_shape=stored.trained.input_shape,
         )
         try:
             store.append(MODELS, [made])

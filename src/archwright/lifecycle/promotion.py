@@ -34,7 +34,7 @@ def check_promotable(store: Store, home: Home, model: ModelVersion) -> list[Prom
         message = f"{model.id} cannot be promoted: {reasons}"
         hint = f"train a better version, or repeat the evaluation: {again}"
         raise ModelError("AW-MOD-22", message, where=ErrorLocation(field=f"evaluation {found.id}"), hint=hint)
-    file_integrity.check_file(home, model)
+    file_integrity.check_files(home, model)
     reason = model_placement.find_misfit(model_placement.read_plan(home), model)
     if reason:
         message = f"the plan of this home cannot serve {model.id}: {reason}"
@@ -67,7 +67,7 @@ def find_rollback_target(store: Store, home: Home, endpoint: str) -> tuple[list[
         raise ModelError("AW-MOD-26", message, where=ErrorLocation(field=endpoint), hint=hint, nearest=near)
     before = find_previous_model(seen)
     if before is not None:
-        file_integrity.check_file(home, model_registry.find_model(store, before))
+        file_integrity.check_files(home, model_registry.find_model(store, before))
     return seen, before
 
 

@@ -157,8 +157,9 @@ class PlatformLayout:
 
     def find_obstacle(self, endpoint: str, version: ModelVersion, home: Home) -> str:
         """Return the reason why this plan cannot serve the version at the endpoint; empty if it can."""
-        if not home.model(version.sha256, version.format).is_file():
-            return f"the file of {version.id} is not in the home ({version.sha256[:12]}.{version.format})"
+        missing = model_registry.find_missing_file(home, version)
+        if missing is not None:
+            return f"the file of {version.id} is not in the home ({missing.name[:12]}{missing.suffix})"
         spec = self.workloads.get(endpoint)
         if spec is None:
             return ""

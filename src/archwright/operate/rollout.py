@@ -37,7 +37,7 @@ def check_servable(bundle: Bundle, home: Home, store: Store) -> None:
 def _find_damage(home: Home, version: ModelVersion) -> str:
     """Return the defect of the version's file, empty if it is the registered file. Reads the whole file."""
     try:
-        file_integrity.check_file(home, version)
+        file_integrity.check_files(home, version)
     except ModelError as error:
         return error.message
     return ""
