@@ -31,7 +31,7 @@ from archwright.catalog.tables.records import Accelerator, Efficiency
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.sizing import benchmark_reader
-from archwright.sizing.inference import cpu_inference, serving_prediction
+from archwright.sizing.inference import processor_speed, serving_prediction
 from archwright.sizing.inference.serving_prediction import ServingQuery
 from archwright.sizing.step_time.extrapolation import HOST_KIND
 
@@ -133,7 +133,7 @@ def _read_row(cells: Mapping[str, str], processor: Accelerator, subjects: Benchm
     fitted = set[str]() if unlike or "CHECK" in cells.get("note", "") else set(seconds)
     if asked.scenario.startswith(LOADED):
         fitted.discard("ttft_s")
-    return Row(asked, processor, (engine, cpu_inference.read_instruction_set(processor)), seconds, frozenset(fitted))
+    return Row(asked, processor, (engine, processor_speed.read_instruction_set(processor)), seconds, frozenset(fitted))
 
 
 def marked_rows(catalog: Catalog) -> list[Efficiency]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from archwright.errors import ErrorLocation, PlanFileError, from_os_error
+from archwright.sizing.inference.processor_speed import HostReport
 from archwright.sizing.inference.serving_prediction import ServingQuery
 from archwright.sizing.training.token_throughput import TrainingQuery
 
@@ -22,6 +23,9 @@ REQUIRED_COLUMNS: dict[BenchmarkKind, frozenset[str]] = {
 }
 LONGEST_CELL = 1_000_000
 MOST_NUMBER = 1e15
+# Columns about the processor, as a probe writes them.
+HOST_COLUMNS = ("threads_used", "bw_read_all_bytes_s", "numa_nodes", "base_hz", "l3_bytes")
+MOST_THREADS = 4096
 COLUMNS_HINT = "see docs/accuracy.md for the columns"
 
 
@@ -82,7 +86,32 @@ def parse_serving_query(cells: Cells) -> tuple[ServingQuery, list[str]]:
         ttft_statistic=read_text(cells, "ttft_stat"),
         tpot_statistic=read_text(cells, "tpot_stat"),
         requests=read_number(cells, "requests", wrong) or None,
+        host=read_host_report(cells),
     ), wrong
+
+
+# The widest instruction set of the engines' kernels whose column says 1.
+_INSTRUCTION_SETS = {
+    "amx_int8": "amx",
+    "avx512_bf16": "avx512-bf16",
+    "avx512_vnni": "avx512-vnni",
+    "avx2": "avx2",
+    "neon": "neon",
+}
+
+
+def read_host_report(cells: Cells) -> HostReport:
+    """Return what the row's own columns say of its processor."""
+    numbers = {column: read_number(cells, column, []) or 0.0 for column in HOST_COLUMNS}
+    sets = (name for column, name in _INSTRUCTION_SETS.items() if read_text(cells, column) == "1")
+    return HostReport(
+        threads=round(min(numbers["threads_used"], MOST_THREADS)),
+        instruction_set=next(sets, ""),
+        bandwidth_bytes_per_s=numbers["bw_read_all_bytes_s"],
+        memory_nodes=round(min(numbers["numa_nodes"], MOST_THREADS)),
+        clock_hz=numbers["base_hz"],
+        cache_bytes=numbers["l3_bytes"],
+    )
 
 
 def parse_training_query(cells: Cells) -> tuple[TrainingQuery, list[str]]:

@@ -8,34 +8,34 @@ public tables by bench/engine/fit_processors.py). Each slot reserves the KV cach
 """
 
 import math
-import re
 from statistics import geometric_mean
 from typing import NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers.efficiency_lookup import derive_for_engine
-from archwright.catalog.tables.records import Accelerator, Efficiency, ModelSpec
+from archwright.catalog.tables.records import Accelerator, Efficiency, EngineSpec, ModelSpec
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.plan import Parallelism
+from archwright.contract.record import replace
 from archwright.sizing.hardware.device_rates import THREADS_A_CORE, host_cores, host_flops, read_work_rate
 from archwright.sizing.hardware.machine import Machine
 from archwright.sizing.hardware.roofline import Hardware, Roofline
 from archwright.sizing.hardware.uncertainty import basis_kind, slowdown_factors
+from archwright.sizing.inference import processor_speed
 from archwright.sizing.inference.engine_instance import EngineInstance, EngineSpeed, RequestLengths
+from archwright.sizing.inference.processor_speed import EngineWork, ProcessorFacts, describe_work
 from archwright.sizing.model import numeric_precision
 from archwright.sizing.model.engine_memory import compute_engine_memory, fits_memory, weights_bytes
 from archwright.sizing.step_time.engine_step_times import RooflineStepTimes
 from archwright.sizing.step_time.extrapolation import HOST_KIND
+from archwright.sizing.step_time.fitted_tables import load_table
 
-ANY_ISA = "*"
 # Slot counts of an engine that shares its cores among requests. The prefill chunk is small, so that a long prompt does
 # not stall running requests.
 SLOT_COUNTS = (16, 8, 4, 2, 1)
 PREFILL_CHUNK_TOKENS = 64
 SERVER_SLOT_COUNTS = (256, 128, 64, 32, *SLOT_COUNTS)
 SERVER_CHUNK_TOKENS = 2048
-# CPU rows state their cores in the notes, and their instruction set if an efficiency row has it.
-_CORES = re.compile(r"(\d+) cores(?:; ((?:avx|amx|neon)[a-z0-9-]*))?")
 DRAW_UNIT = 100e9
 
 
@@ -43,15 +43,16 @@ def build_host_engine(
     machine: Machine, model: ModelSpec, requests: RequestLengths, catalog: Catalog
 ) -> EngineInstance | None:
     """Return the engine on a machine's CPU; None if the model does not fit its memory or no engine runs on CPUs."""
-    per_core = [
-        row.memory_bandwidth_bytes_per_s / int(cores.group(1))
-        for row in catalog.accelerators.values()
-        if row.kind == HOST_KIND and (cores := _CORES.search(row.notes))
-    ]
+    per_core: list[float] = []
+    for row in catalog.accelerators.values():
+        cores = processor_speed.count_cores(row)
+        if row.kind == HOST_KIND and cores:
+            per_core.append(row.memory_bandwidth_bytes_per_s / cores)
+    usual = geometric_mean(per_core) * host_cores(machine)
     hardware = Hardware(
         name="host processor",
         memory_bytes=int(machine.ram_bytes),
-        bandwidth_bytes_per_s=_draw_bandwidth(geometric_mean(per_core) * host_cores(machine), 1, catalog),
+        bandwidth_bytes_per_s=_draw_bandwidth(usual, 1, catalog),
         compute_flops_per_s=host_flops(machine, catalog),
     )
     return build_cpu_engine(hardware, model, requests, catalog, CpuSetup())
@@ -59,7 +60,8 @@ def build_host_engine(
 
 def _draw_bandwidth(stated: float, processors: int, catalog: Catalog) -> Estimate:
     """Return the bandwidth that an engine draws on cores with `stated` bytes/s of several `processors`."""
-    growth, spread = (read_work_rate(catalog, f"host.draw-{name}").value for name in ("growth", "processors"))
+    growth = read_work_rate(catalog, "host.draw-growth").value
+    spread = read_work_rate(catalog, "host.draw-processors").value
     scale = (stated / DRAW_UNIT) ** growth * processors**-spread
     return read_work_rate(catalog, "host.draw").scaled(scale)
 
@@ -68,30 +70,33 @@ class CpuSetup(NamedTuple):
     """Statements of a table or a user about an engine on a processor; an empty field is unstated.
 
     `engine`: family; one without rows for processors means the embedded engine. `precision`: weight format in words.
-    `isa`: instruction set."""
+    `isa`: instruction set. `processor`: facts for the fit of embedded engines; None: only the efficiency row."""
 
     engine: str = ""
     precision: str = ""
-    isa: str = ANY_ISA
+    isa: str = processor_speed.ANY_ISA
+    processor: ProcessorFacts | None = None
+    kernels: str = processor_speed.LLAMACPP
+
+
+def _find_product(family: str, catalog: Catalog) -> EngineSpec | None:
+    """Return the engine of the family if it has rows for processors, else the embedded one."""
+    if any(row.kind == HOST_KIND and row.engine == family for row in catalog.efficiencies):
+        return catalog.engines.get(family)
+    for engine in catalog.engines.values():
+        if engine.embedded and engine.kind == HOST_KIND:
+            return engine
+    return None
 
 
 def build_cpu_engine(
     hardware: Hardware, model: ModelSpec, requests: RequestLengths, catalog: Catalog, setup: CpuSetup
 ) -> EngineInstance | None:
     """Return an engine on a processor, None as for `build_host_engine`. Unstated memory (0) holds every model."""
-    precision, served = setup.precision, {row.engine for row in catalog.efficiencies if row.kind == HOST_KIND}
-    embedded = next((e for e in catalog.engines.values() if e.embedded and e.kind == HOST_KIND), None)
-    product = catalog.engines.get(setup.engine) if setup.engine in served else embedded
+    product = _find_product(setup.engine, catalog)
     if product is None or not product.quantisations:
         return None
-    # The row that the text names, else the number format that it means, else the engine's first one.
-    named = next((name for name in catalog.quantisations if name.lower() in precision.lower()), None)
-    number = numeric_precision.parse_precision(precision, "")
-    if named is None and number.stated:
-        quantisation, bits = number.name, number.expert_bits
-    else:
-        quantisation = named or product.quantisations[0]
-        bits = catalog.quantisations[quantisation].bits_per_weight
+    quantisation, bits = find_quantisation(setup.precision, product.quantisations[0], catalog)
     efficiency = derive_for_engine(catalog.efficiency(product.id, quantisation, setup.isa), None, threads=0)
     weights = weights_bytes(model, bits)
     context = requests.context_tokens(model)
@@ -101,6 +106,11 @@ def build_cpu_engine(
             break
     else:
         return None
+    speed = None
+    if setup.processor is not None and product.embedded:
+        fitted = _predict_request(setup.processor, model, requests, weights=weights, kernels=setup.kernels)
+        efficiency = _fit_efficiency(efficiency, hardware, fitted)
+        speed = _quote_fit(fitted, setup.processor)
     roofline = Roofline(model, weights, efficiency, hardware)
     return EngineInstance(
         product=product,
@@ -112,7 +122,7 @@ def build_cpu_engine(
         context_tokens=context,
         chunk=PREFILL_CHUNK_TOKENS if product.embedded else SERVER_CHUNK_TOKENS,
         parallelism=Parallelism(),
-        speed=_estimate_speed(roofline, hardware, efficiency),
+        speed=speed or _estimate_speed(roofline, hardware, efficiency),
         assumptions=(
             f"weights in {quantisation} keep the quality that was reported for the model",
             f"{product.product} uses all cores of the processor; a file of the model in {quantisation} is available",
@@ -120,9 +130,70 @@ def build_cpu_engine(
     )
 
 
-def read_instruction_set(accelerator: Accelerator) -> str:
-    stated = _CORES.search(accelerator.notes)
-    return (stated and stated[2]) or ANY_ISA
+class RequestSpeed(NamedTuple):
+    """Seconds of a prompt token and of an answer token of a mean request, by the fit of processors.
+
+    `arithmetic_s`: the part of the answer token that grows with requests at once."""
+
+    prompt: EngineWork
+    answer: EngineWork
+    prompt_s: Estimate
+    answer_s: Estimate
+    arithmetic_s: float
+
+
+def _predict_request(
+    facts: ProcessorFacts, model: ModelSpec, requests: RequestLengths, *, weights: float, kernels: str
+) -> RequestSpeed:
+    fit = load_table(processor_speed.TABLE)
+    read = requests.reads.mean
+    prompt = describe_work("prefill", model, weights, context=read / 2, kernels=kernels)
+    answered = read + requests.writes.mean / 2
+    answer = describe_work("decode", model, weights, context=answered, kernels=kernels)
+    answer_s = processor_speed.predict_token_s(facts, answer, fit)
+    parts = processor_speed.compute_step_parts(facts, answer, fit.coefficients["decode"])
+    prompt_s = processor_speed.predict_token_s(facts, prompt, fit)
+    arithmetic_s = answer_s.value * parts.compute_s / parts.total_s
+    return RequestSpeed(prompt, answer, prompt_s, answer_s, arithmetic_s)
+
+
+def _fit_efficiency(row: Efficiency, hardware: Hardware, speed: RequestSpeed) -> Efficiency:
+    """Return `row` with the shares at which the roofline takes the fit's times for one request.
+
+    Steps of several requests keep the row's ratio of batched to prompt speed."""
+    compute = hardware.compute_flops_per_s.value
+    bandwidth = hardware.bandwidth_bytes_per_s.value
+    prompt_share = speed.prompt.flops / speed.prompt_s.value / compute
+    batched_ratio = row.decode_share_of_matmul_batched / row.prefill_share_of_matmul
+    return replace(
+        row,
+        prefill_share_of_matmul=prompt_share,
+        decode_share_of_matmul=speed.answer.flops / speed.arithmetic_s / compute,
+        decode_share_of_matmul_batched=prompt_share * batched_ratio,
+        decode_share_of_bandwidth=speed.answer.bytes_read / speed.answer_s.value / bandwidth,
+        most_flops_per_s=0.0,
+    )
+
+
+def _quote_fit(speed: RequestSpeed, facts: ProcessorFacts) -> EngineSpeed:
+    """Return the bands of the fit for answers and for prompts, and where they come from."""
+    steps = speed.answer_s.scaled(1 / speed.answer_s.value, unit="")
+    first = speed.prompt_s.scaled(1 / speed.prompt_s.value, unit="")
+    bandwidth = facts.bandwidth_bytes_per_s / 1e9
+    used = f"{facts.threads} threads and a {facts.regime} of {bandwidth:.0f} GB/s"
+    stratum = processor_speed.name_stratum(facts, speed.answer.parameters)
+    citation = load_table(processor_speed.TABLE).provenance.citation
+    return EngineSpeed(steps, first, f"host processor, fit of {stratum}", (used, citation))
+
+
+def find_quantisation(precision: str, usual: str, catalog: Catalog) -> tuple[str, float]:
+    """Return name and bits per weight of the row that the text names, of the number format it means, or `usual`."""
+    named = next((name for name in catalog.quantisations if name.lower() in precision.lower()), None)
+    number = numeric_precision.parse_precision(precision, "")
+    if named is None and number.stated:
+        return number.name, number.expert_bits
+    quantisation = named or usual
+    return quantisation, catalog.quantisations[quantisation].bits_per_weight
 
 
 def build_processor_hardware(accelerator: Accelerator, count: int, catalog: Catalog) -> Hardware:
@@ -130,12 +201,13 @@ def build_processor_hardware(accelerator: Accelerator, count: int, catalog: Cata
 
     If the row states cores, compute is cores x the per-core rate that the efficiency rows' shares refer to; its
     `scale_up_domain` counts processors. The bands of the efficiency rows hold the error of an unmeasured processor."""
-    bandwidth, cores = accelerator.memory_bandwidth_bytes_per_s * count, _CORES.search(accelerator.notes)
-    if cores is None:
+    bandwidth = accelerator.memory_bandwidth_bytes_per_s * count
+    cores = processor_speed.count_cores(accelerator)
+    if cores == 0:
         stated_rate = numeric_precision.matmul_rate(accelerator, "fp32") * count
         compute = catalog.estimate(accelerator, stated_rate, "FLOP/s")
     else:
-        threads = THREADS_A_CORE * int(cores[1]) * count
+        threads = THREADS_A_CORE * cores * count
         compute = host_flops(Machine(accelerator.id, None, 0, threads, 0.0), catalog)
     return Hardware(
         name=accelerator.id,
@@ -149,13 +221,14 @@ def build_processor_hardware(accelerator: Accelerator, count: int, catalog: Cata
 
 def _estimate_speed(roofline: Roofline, hardware: Hardware, efficiency: Efficiency) -> EngineSpeed:
     """Combine the band of the efficiency row with the band of the rate that limits decode at batch 1."""
-    bound = hardware.compute_flops_per_s if roofline.bound == "compute" else hardware.bandwidth_bytes_per_s
+    bound = hardware.bandwidth_bytes_per_s
+    if roofline.bound == "compute":
+        bound = hardware.compute_flops_per_s
     fast, slow = slowdown_factors(efficiency, bound, 2)
     band = Estimate(value=1.0, low=fast, high=slow, unit="")
-    compute, memory = hardware.compute_flops_per_s.value, hardware.bandwidth_bytes_per_s.value
-    facts = (
-        f"{compute / 1e9:.0f} GFLOP/s and {memory / 1e9:.0f} GB/s on all cores",
-        f"{efficiency.engine} {efficiency.quantisation}: {efficiency.source} "
-        f"({efficiency.as_of or 'undated'}, {efficiency.confidence})",
-    )
-    return EngineSpeed(band, band, f"host processor, {basis_kind(efficiency)} row", facts)
+    compute = hardware.compute_flops_per_s.value / 1e9
+    memory = hardware.bandwidth_bytes_per_s.value / 1e9
+    rates = f"{compute:.0f} GFLOP/s and {memory:.0f} GB/s on all cores"
+    confidence = f"{efficiency.as_of or 'undated'}, {efficiency.confidence}"
+    row = f"{efficiency.engine} {efficiency.quantisation}: {efficiency.source} ({confidence})"
+    return EngineSpeed(band, band, f"host processor, {basis_kind(efficiency)} row", (rates, row))

@@ -21,14 +21,10 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import TokenLength
 from archwright.contract.record import Record
 from archwright.errors import CatalogError
-from archwright.sizing.inference import closed_loop
-from archwright.sizing.inference.cpu_inference import (
-    CpuSetup,
-    build_cpu_engine,
-    build_processor_hardware,
-    read_instruction_set,
-)
+from archwright.sizing.inference import closed_loop, processor_speed
+from archwright.sizing.inference.cpu_inference import CpuSetup, build_cpu_engine, build_processor_hardware
 from archwright.sizing.inference.engine_instance import EngineInstance, RequestLengths
+from archwright.sizing.inference.processor_speed import HostReport
 from archwright.sizing.model import numeric_precision
 from archwright.sizing.model.parallel_layout import WIDEST_TENSOR, ParallelLayout, parse_layout, replicate_layout
 from archwright.sizing.model.parametric_model import build_parametric_model
@@ -92,6 +88,7 @@ class ServingQuery(Record):
     tpot_statistic: str = ""
     native_format: bool = False
     requests: float | None = None
+    host: HostReport = HostReport()
 
 
 class BandWidening(NamedTuple):
@@ -350,13 +347,17 @@ def _predict_on_cpu(asked: ServingQuery, subjects: BenchmarkNameResolver) -> Dep
     """Predict by the engine's steps at the processor's rates. Raises CatalogError AW-CAT-30 without engine."""
     model, weak = resolve_model(asked.model, (asked.parameters, asked.active_parameters), subjects)
     prompt, answer, _, assumed = _resolve_lengths(asked, model, subjects)
-    reads, writes = (TokenLength(mean=max(size, 1.0), p95=max(size, 1.0)) for size in (prompt, answer))
+    reads = TokenLength(mean=max(prompt, 1.0), p95=max(prompt, 1.0))
+    writes = TokenLength(mean=max(answer, 1.0), p95=max(answer, 1.0))
     engine = require_cpu_engine(asked, model, RequestLengths(reads, writes), subjects)
     if asked.concurrency is None:
         assumed.append(f"requests in flight: {engine.slots}, all slots of the engine")
-    random = asked.scenario.startswith("open_loop")
     # Equal requests to a server with slow prompts stay in step: measured waits are 0.6 to 2 times the whole burst's.
-    burst = 0.0 if random else closed_loop.USUAL_BURST if engine.product.embedded else 1.0
+    burst = 1.0
+    if asked.scenario.startswith("open_loop"):
+        burst = 0.0
+    elif engine.product.embedded:
+        burst = closed_loop.USUAL_BURST
     sent = asked.concurrency or float(engine.slots)
     loop = closed_loop.predict_engine_loop(engine, sent, reads.mean, writes.mean, burst)
     widen = WEAK_BAND_EXPONENT ** len(weak)
@@ -364,25 +365,26 @@ def _predict_on_cpu(asked: ServingQuery, subjects: BenchmarkNameResolver) -> Dep
     bands = {name: band.widen(widen) for name, band in speeds.items()}
     latency_s = loop.ttft_s + writes.mean * loop.tpot_s
     token_s = latency_s / (sent * writes.mean if loop.tpot_s else reads.mean)
-    return _assemble_prediction(asked, loop, bands, bands["tpot_s"].scaled(token_s, unit="s"))._replace(
-        stratum=engine.speed.stratum,
-        weak=tuple(weak),
-        assumed=(
-            *assumed,
-            f"weights in {engine.quantisation}",
-            f"engine: {engine.product.id}",
-            engine.speed.facts[0],
-        ),
-    )
+    prediction = _assemble_prediction(asked, loop, bands, bands["tpot_s"].scaled(token_s, unit="s"))
+    assumed += [f"weights in {engine.quantisation}", f"engine: {engine.product.id}", engine.speed.facts[0]]
+    return prediction._replace(stratum=engine.speed.stratum, weak=tuple(weak), assumed=tuple(assumed))
 
 
 def require_cpu_engine(
     asked: ServingQuery, model: ModelSpec, requests: RequestLengths, subjects: BenchmarkNameResolver
 ) -> EngineInstance:
     """Return the engine on the stated processor. Raises CatalogError AW-CAT-30 if none runs there."""
-    accelerator, catalog = subjects.accelerator(asked.accelerator), subjects.catalog
-    hardware = build_processor_hardware(accelerator, max(asked.devices, 1), catalog)
-    setup = CpuSetup(subjects.engine_family(asked.engine).id, asked.precision, read_instruction_set(accelerator))
+    accelerator = subjects.accelerator(asked.accelerator)
+    catalog = subjects.catalog
+    count = max(asked.devices, 1)
+    hardware = build_processor_hardware(accelerator, count, catalog)
+    setup = CpuSetup(
+        engine=subjects.engine_family(asked.engine).id,
+        precision=asked.precision,
+        isa=processor_speed.read_instruction_set(accelerator),
+        processor=processor_speed.describe_processor(accelerator, count, asked.host),
+        kernels=processor_speed.find_kernels(asked.engine),
+    )
     engine = build_cpu_engine(hardware, model, requests, catalog, setup)
     if engine is None:
         hint = "add a row for an embedded CPU engine to the catalog's engines table"
