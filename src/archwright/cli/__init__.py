@@ -1,4 +1,7 @@
-"""The command line: parse, call the public function of the same name, print its result. No other logic."""
+"""The command line: parse, call the public function of the same name, print its result.
+
+It has no other logic.
+"""
 
 import argparse
 import gc
@@ -16,68 +19,92 @@ from archwright.cli.step_display import show_steps
 from archwright.cli.verbs import GROUPS, VERBS, Arg, Verb
 from archwright.errors import ArchwrightError, ErrorLocation, UsageError, boundary
 
-# Imports make many objects that stay: with Python's threshold of 700, the collector takes a tenth of a short command.
+# Imports make many objects that stay: with Python's threshold of 700, the collector takes a tenth
+# of a short command.
 GC_THRESHOLD = 50_000
+DESCRIPTION = "Plan AI infrastructure, run it, and compare its predictions with measurements."
 ARGUMENT_TYPES: dict[str, type] = {"text": str, "integer": int, "number": float}
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError("AW-USE-07", message, where=ErrorLocation(self.prog), hint=f"{self.prog} --help")
+        where = ErrorLocation(self.prog)
+        raise UsageError("AW-USE-07", message, where=where, hint=f"{self.prog} --help")
 
 
 def build_parser() -> argparse.ArgumentParser:
+    planning = "archwright init && archwright plan needs.yaml -o plan.json"
     top = _Parser(
         prog="archwright",
-        description="Plan AI infrastructure, run it, and compare its predictions with measurements.",
-        epilog="start with: archwright up    or: archwright init && archwright plan needs.yaml -o plan.json",
+        description=DESCRIPTION,
+        epilog=f"start with: archwright up    or: {planning}",
     )
     top.add_argument("--version", action="version", version=f"archwright {__version__}")
-    verbs = top.add_subparsers(metavar="VERB", required=True)
-    groups: dict[str, Any] = {}
+
+    top_verbs: Any = top.add_subparsers(metavar="VERB", required=True)
+    verbs_by_group: dict[str, Any] = {"": top_verbs}
     for verb in VERBS:
-        *group, word = verb.words
-        for name in group:
-            if name not in groups:
-                made = verbs.add_parser(name, help=GROUPS[name], description=GROUPS[name])
-                groups[name] = made.add_subparsers(metavar="VERB", required=True)
-        one = (groups[group[0]] if group else verbs).add_parser(word, help=verb.help, description=verb.help)
-        one.set_defaults(verb=verb)
-        one.add_argument("--json", action="store_true", dest="as_json", help="JSON instead of text")
-        for arg in verb.args:
-            _add_argument(one, arg)
+        group, _, word = verb.name.rpartition(" ")
+        if group not in verbs_by_group:
+            parser = top_verbs.add_parser(group, help=GROUPS[group], description=GROUPS[group])
+            verbs_by_group[group] = parser.add_subparsers(metavar="VERB", required=True)
+        _add_verb(verbs_by_group[group], word, verb)
     return top
 
 
-def _add_argument(one: argparse.ArgumentParser, arg: Arg) -> None:
+def _add_verb(verbs: Any, word: str, verb: Verb) -> None:
+    parser = verbs.add_parser(word, help=verb.help, description=verb.help)
+    parser.set_defaults(verb=verb)
+    parser.add_argument("--json", action="store_true", dest="as_json", help="JSON instead of text")
+    for arg in verb.args:
+        _add_argument(parser, arg)
+
+
+def _add_argument(parser: argparse.ArgumentParser, arg: Arg) -> None:
     text = arg.help.replace("%", "%%")  # argparse fills in texts by the operator %
     if arg.positional:
-        one.add_argument(arg.name, nargs=None if arg.required else "?", help=text, metavar=arg.metavar or arg.name)
+        nargs = None if arg.required else "?"
+        metavar = arg.metavar or arg.name
+        parser.add_argument(arg.name, nargs=nargs, help=text, metavar=metavar)
         return
-    names = [f"--{arg.name.replace('_', '-')}", *([arg.short] if arg.short else [])]
+
+    word = arg.name.replace("_", "-")
+    names = [f"--{word}"]
+    if arg.short:
+        names.append(arg.short)
+
     options: dict[str, Any] = {"dest": arg.name, "help": text}
     if arg.kind == "flag":
-        options |= {"action": "store_true"}
+        options["action"] = "store_true"
     else:
-        options |= {"metavar": arg.metavar or arg.name.upper(), "required": arg.required, "default": arg.default}
-        options |= {"action": "append"} if arg.kind == "texts" else {"type": ARGUMENT_TYPES[arg.kind]}
-    one.add_argument(*names, **options)
+        options["metavar"] = arg.metavar or arg.name.upper()
+        options["required"] = arg.required
+        options["default"] = arg.default
+        if arg.kind == "texts":
+            options["action"] = "append"
+        else:
+            options["type"] = ARGUMENT_TYPES[arg.kind]
+    parser.add_argument(*names, **options)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit status (errors.py lists them)."""
-    words = sys.argv[1:] if argv is None else argv
-    if argv is None:
+    words = argv
+    if words is None:
+        words = sys.argv[1:]
         gc.set_threshold(GC_THRESHOLD)
     as_json = "--json" in words
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # an answer may hold characters that the terminal cannot show
+        # An answer may hold characters that the terminal cannot show.
+        sys.stdout.reconfigure(errors="replace")
+
     try:
         with boundary("command line"):
             return _run_unless_closed(words)
     except ArchwrightError as error:
         sys.stdout.flush()
-        sys.stderr.write((json.dumps(error.as_dict()) if as_json else error.lines()) + "\n")
+        text = json.dumps(error.as_dict()) if as_json else error.lines()
+        sys.stderr.write(text + "\n")
         return error.exit_status
     except KeyboardInterrupt:
         return 130
@@ -94,7 +121,8 @@ def _run_unless_closed(words: Sequence[str]) -> int:
             _show_result(verb, error.result, parsed.as_json)
         raise
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
         return 141
 
 
@@ -102,11 +130,23 @@ def _run_verb(verb: Verb, parsed: argparse.Namespace) -> int:
     function: Any = import_module("archwright.api")
     for part in verb.function.split("."):
         function = getattr(function, part)
-    positional = [getattr(parsed, arg.name) for arg in verb.args if arg.positional]
-    options = {arg.name: getattr(parsed, arg.name) for arg in verb.args if not arg.positional and not arg.of}
-    for name in {arg.of for arg in verb.args if arg.of}:
-        record = type(inspect.signature(function).parameters[name].default)
-        options[name] = record(**{arg.name: getattr(parsed, arg.name) for arg in verb.args if arg.of == name})
+
+    positional: list[object] = []
+    options: dict[str, object] = {}
+    record_fields: dict[str, dict[str, object]] = {}
+    for arg in verb.args:
+        value = getattr(parsed, arg.name)
+        if arg.positional:
+            positional.append(value)
+        elif arg.of:
+            record_fields.setdefault(arg.of, {})[arg.name] = value
+        else:
+            options[arg.name] = value
+    for name, fields in record_fields.items():
+        parameter = inspect.signature(function).parameters[name]
+        record = type(parameter.default)
+        options[name] = record(**fields)
+
     with show_steps(sys.stderr, hidden=parsed.as_json):
         result = function(*positional, **options)
     return _show_result(verb, result, parsed.as_json)
@@ -114,6 +154,7 @@ def _run_verb(verb: Verb, parsed: argparse.Namespace) -> int:
 
 def _show_result(verb: Verb, result: object, as_json: bool) -> int:
     module, _, name = verb.show.rpartition(".")
-    function = "as_json" if as_json else name
-    status: int = getattr(import_module(f"archwright.cli.{module or 'show'}"), function)(result)
+    function_name = "as_json" if as_json else name
+    show_module = import_module(f"archwright.cli.{module or 'show'}")
+    status: int = getattr(show_module, function_name)(result)
     return status

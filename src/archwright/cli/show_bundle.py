@@ -13,24 +13,29 @@ NOT_READY = 3
 
 
 def as_json(result: object) -> int:
-    """Print JSON; the exit status is NOT_READY if the bundle has a problem, or its state differs."""
+    """Print JSON; return NOT_READY if the bundle has a problem, or its state differs."""
     status = show.as_json(result)
-    if isinstance(result, DriftReport):
-        return NOT_READY if result.findings else status
-    return NOT_READY if isinstance(result, BundleCheck | PinResolution) and result.problems else status
+    if isinstance(result, DriftReport) and result.findings:
+        return NOT_READY
+    if isinstance(result, BundleCheck | PinResolution) and result.problems:
+        return NOT_READY
+    return status
 
 
 def print_render(result: RenderResult) -> int:
     out = make_console()
-    out.print(f"\n[bold]{result.files} files for {escape(result.target)}[/] in {escape(result.folder)}")
+    folder = escape(result.folder)
+    out.print(f"\n[bold]{result.files} files for {escape(result.target)}[/] in {folder}")
     print_indented(out, f"option: {escape(result.option)}")
     for note in result.notes:
         print_indented(out, f"note: {escape(note)}")
-    step = f"archwright verify {result.folder}"
+
+    command = f"archwright verify {result.folder}"
     if result.open_pins:
-        print_indented(out, f"not resolved: {escape(', '.join(result.open_pins))}")
-        step = f"archwright resolve {result.folder}"
-    print_indented(out, f"next: read {escape(result.folder)}/README.md, then {escape(step)}\n")
+        names = ", ".join(result.open_pins)
+        print_indented(out, f"not resolved: {escape(names)}")
+        command = f"archwright resolve {result.folder}"
+    print_indented(out, f"next: read {folder}/README.md, then {escape(command)}\n")
     return 0
 
 
@@ -41,16 +46,18 @@ def print_resolution(result: PinResolution) -> int:
         out.print(f"resolved: {escape(name)}", soft_wrap=True)
     _print_problems(result.problems)
     if result.resolved:
-        out.print(f"next: render the plan into {escape(result.folder)} again, which keeps the pins", soft_wrap=True)
+        action = f"render the plan into {escape(result.folder)} again"
+        out.print(f"next: {action}, which keeps the pins", soft_wrap=True)
     return NOT_READY if result.problems else 0
 
 
 def _print_problems(problems: tuple[BundleProblem, ...]) -> None:
     out = make_console()
-    for one in problems:
-        out.print(f"[bold]{escape(one.subject)}[/]: {escape(one.problem)}", soft_wrap=True)
-        if one.command:
-            print_indented(out, escape(one.command))
+    for problem in problems:
+        subject = escape(problem.subject)
+        out.print(f"[bold]{subject}[/]: {escape(problem.problem)}", soft_wrap=True)
+        if problem.command:
+            print_indented(out, escape(problem.command))
 
 
 def print_check(result: BundleCheck) -> int:
@@ -59,20 +66,28 @@ def print_check(result: BundleCheck) -> int:
     _print_problems(result.problems)
     for note in result.notes:
         out.print(f"note: {escape(note)}", soft_wrap=True)
-    if not result.problems:
-        out.print(f"{escape(result.folder)} is ready: option {escape(result.option)} for {escape(result.target)}")
-    return NOT_READY if result.problems else 0
+    if result.problems:
+        return NOT_READY
+
+    option = f"option {escape(result.option)} for {escape(result.target)}"
+    out.print(f"{escape(result.folder)} is ready: {option}")
+    return 0
 
 
 def print_drift(report: DriftReport) -> int:
     """Return NOT_READY if the state differs from the bundle."""
     out = make_console()
-    for finding in report.findings:
-        field = f": {finding.field}" if finding.field else ""
-        out.print(f"{finding.code} [bold]{escape(finding.subject)}[/]{escape(field)}", soft_wrap=True)
-        if finding.field:
-            print_indented(out, f"bundle: {escape(finding.expected) or '(not stated)'}")
-            print_indented(out, f"state: {escape(finding.found) or '(not there)'}")
     if not report.findings:
-        out.print(f"no drift: {report.compared} of {escape(report.of)} as in {escape(report.folder)}", soft_wrap=True)
-    return NOT_READY if report.findings else 0
+        agreement = f"{report.compared} of {escape(report.of)} as in {escape(report.folder)}"
+        out.print(f"no drift: {agreement}", soft_wrap=True)
+        return 0
+
+    for finding in report.findings:
+        heading = f"{finding.code} [bold]{escape(finding.subject)}[/]"
+        if not finding.field:
+            out.print(heading, soft_wrap=True)
+            continue
+        out.print(f"{heading}: {escape(finding.field)}", soft_wrap=True)
+        print_indented(out, f"bundle: {escape(finding.expected) or '(not stated)'}")
+        print_indented(out, f"state: {escape(finding.found) or '(not there)'}")
+    return NOT_READY

@@ -28,8 +28,8 @@ def print_outcome(result: DatasetOutcome) -> int:
         for name, count in counts.items():
             out.print(f"  {action}  {count:>8,}  {escape(name)}", soft_wrap=True)
     replaced = [f"replaced            {file.path}: its former {file.rows:,} rows" for file in result.replaced]
-    print_lines(out, replaced, SHOWN_SKIPPED, "  ")
-    print_lines(out, (f"skipped             {line}" for line in result.passed_over), SHOWN_SKIPPED, "  ")
+    print_lines(out, replaced, shown=SHOWN_SKIPPED, prefix="  ")
+    print_lines(out, (f"skipped             {line}" for line in result.passed_over), shown=SHOWN_SKIPPED, prefix="  ")
     for suffix, count in result.skipped.items():
         out.print(f"  skipped   {count:>8,}  files of the unknown format {escape(suffix)}", soft_wrap=True)
     return print_text(f"  more: archwright data show {result.id}")

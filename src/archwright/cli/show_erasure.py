@@ -4,7 +4,13 @@ from typing import Any
 
 from archwright.api.data_erasure import CheckedReceipt
 from archwright.cli.show import as_json, make_console, print_text
-from archwright.cli.table_layout import TableColumn, format_time, make_table, print_fields, print_lines
+from archwright.cli.table_layout import (
+    TableColumn,
+    format_time,
+    make_table,
+    print_fields,
+    print_lines,
+)
 
 __all__ = ["as_json", "print_erasure", "print_receipt"]
 
@@ -15,8 +21,10 @@ FOUND_COLUMNS = (
     TableColumn("found", "count", number=True),
 )
 MODEL_COLUMNS = (
-    *(TableColumn(name, field) for name, field in (("run", "run"), ("model", "model"), ("data", "dataset_version"))),
-    TableColumn("serving", lambda row: "yes" if row.serving else "no"),
+    TableColumn("run", "run"),
+    TableColumn("model", "model"),
+    TableColumn("data", "dataset_version"),
+    TableColumn("serving", lambda row: bool(row.serving)),
     TableColumn("what follows", "follow_up"),
 )
 
@@ -25,27 +33,43 @@ def print_erasure(result: Any) -> int:
     out = make_console()
     out.print(make_table(FOUND_COLUMNS, result.found))
     if result.models:
-        out.print("\nThe weights of these models may remember the person. Nothing was trained again.\n")
+        warning = "The weights of these models may remember the person. Nothing was trained again."
+        out.print(f"\n{warning}\n")
         out.print(make_table(MODEL_COLUMNS, result.models))
     if result.scan is None:
-        confirm = f"; to erase so many, add --expect-rows {result.rows}" if result.confirm else ""
-        return print_text(f"\nplan only: {result.rows:,} rows in all versions; nothing was changed{confirm}")
-    out.print(f"\nscan     {result.scan.files:,} files, {result.scan.decoded:,} decoded: nothing names the person")
-    print_lines(out, (f"not proven  {place}" for place in result.scan.not_proven), SHOWN_LINES, "  ")
+        return _print_dry_run(result)
+
+    counts = f"{result.scan.files:,} files, {result.scan.decoded:,} decoded"
+    out.print(f"\nscan     {counts}: nothing names the person")
+    not_proven = [f"not proven  {file}" for file in result.scan.not_proven]
+    print_lines(out, not_proven, shown=SHOWN_LINES, prefix="  ")
     out.print(f"receipt  {result.receipt}", soft_wrap=True)
     return print_text("Remove the person from backups and source files outside this home, too.")
 
 
+def _print_dry_run(result: Any) -> int:
+    summary = f"plan only: {result.rows:,} rows in all versions; nothing was changed"
+    if result.confirm:
+        summary += f"; to erase so many, add --expect-rows {result.rows}"
+    return print_text(f"\n{summary}")
+
+
 def print_receipt(result: CheckedReceipt) -> int:
-    found = result.receipt
+    receipt = result.receipt
+    signature = "valid, by this home"
+    if not result.own_key:
+        signature = f"valid, by the stated key {receipt.public_key}"
+    proven = f"{receipt.scan.files:,} files searched"
+    if not receipt.proven:
+        proven = f"no: {len(receipt.scan.hits)} files remain"
+
+    out = make_console()
     fields = {
-        "signature": "valid, by this home" if result.own_key else f"valid, by the stated key {found.public_key}",
-        "made": f"{format_time(found.at)} by {found.program}",
-        "proven": f"{found.scan.files:,} files searched"
-        if found.proven
-        else f"no: {len(found.scan.hits)} files remain",
-        "not proven": f"{len(found.scan.not_proven)} files of other formats",
+        "signature": signature,
+        "made": f"{format_time(receipt.at)} by {receipt.program}",
+        "proven": proven,
+        "not proven": f"{len(receipt.scan.not_proven)} files of other formats",
     }
-    print_fields(make_console(), fields)
-    print_lines(make_console(), found.statements, SHOWN_LINES, "  ")
+    print_fields(out, fields)
+    print_lines(out, receipt.statements, shown=SHOWN_LINES, prefix="  ")
     return 0

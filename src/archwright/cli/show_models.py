@@ -148,7 +148,7 @@ def print_model(result: ModelCard | ModelFile) -> int:
         out.print()
         _print_scores_and_gates(out, result.scores, result.gates)
     out.print("\nsource files")
-    print_lines(out, _format_files(result.lineage.files), SHOWN_FILES, "  ")
+    print_lines(out, _format_files(result.lineage.files), shown=SHOWN_FILES, prefix="  ")
     return 0
 
 

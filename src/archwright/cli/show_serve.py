@@ -6,6 +6,10 @@ import msgspec
 
 from archwright.api.serving import GatewayHandle
 
+# In place of a key that was made before.
+_KEY_COMMANDS = "see archwright key list, or make another: archwright key create"
+HIDDEN_KEY = f"(shown when it was made; {_KEY_COMMANDS})"
+
 
 def as_json(result: GatewayHandle) -> int:
     """Print one line, so that a waiting program reads one line."""
@@ -16,8 +20,9 @@ def as_json(result: GatewayHandle) -> int:
 
 def print_serving(result: GatewayHandle) -> int:
     ready = result.ready
-    key = ready.key or "(shown when it was made; see archwright key list, or make another: archwright key create)"
-    admin = f"\nadmin  {ready.admin}" if ready.admin else ""
-    sys.stdout.write(f"ready  {ready.url}/v1\nkey  {key}{admin}\nCtrl-C stops the gateway\n")
+    text = f"ready  {ready.url}/v1\nkey  {ready.key or HIDDEN_KEY}\n"
+    if ready.admin:
+        text += f"admin  {ready.admin}\n"
+    sys.stdout.write(text + "Ctrl-C stops the gateway\n")
     sys.stdout.flush()
     return result.wait()

@@ -1,4 +1,4 @@
-"""One line on a terminal that names the current step of a long command and the time since its start."""
+"""One line on a terminal: the current step of a long command and the time since its start."""
 
 import shutil
 import threading
@@ -33,10 +33,14 @@ def show_steps(out: TextIO, *, hidden: bool, delay_s: float = DELAY_S) -> Iterat
 
 
 class _StepDisplay:
-    """A thread that redraws the line, because the work itself may compute for seconds without a report."""
+    """A thread that redraws the line.
+
+    The work itself may compute for seconds without a report.
+    """
 
     def __init__(self, out: TextIO, delay_s: float) -> None:
-        self._out, self._delay_s = out, delay_s
+        self._out = out
+        self._delay_s = delay_s
         self._began = time.monotonic()
         self._step = ""
         self._ended = threading.Event()
@@ -53,11 +57,15 @@ class _StepDisplay:
             self._thread.join()
 
     def _redraw(self) -> None:
-        if self._ended.wait(max(0.0, self._began + self._delay_s - time.monotonic())):
+        remaining_s = self._began + self._delay_s - time.monotonic()
+        if self._ended.wait(max(0.0, remaining_s)):
             return
+
         while not self._ended.is_set():
-            line = f"{self._step} ... {time.monotonic() - self._began:.0f} s"
-            self._out.write(ERASE_LINE + line[: shutil.get_terminal_size().columns - 1])
+            elapsed_s = time.monotonic() - self._began
+            line = f"{self._step} ... {elapsed_s:.0f} s"
+            width = shutil.get_terminal_size().columns - 1
+            self._out.write(ERASE_LINE + line[:width])
             self._out.flush()
             self._ended.wait(INTERVAL_S)
         self._out.write(ERASE_LINE)

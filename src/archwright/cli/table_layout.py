@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod, OverflowMethod
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
@@ -20,8 +20,10 @@ GAP = 2
 class TableColumn:
     """One column: its heading, how to read its cell from a row, its layout.
 
-    `cell`: the name of a field, or a function of the row. `number`: aligned right. `whole`: never wrapped; numbers are
-    whole by default. `style`: a colour of the row's cell. `rank`: a column of the highest rank is the first to go on a
+    `cell`: the name of a field, or a function of the row. `number`: aligned right. `whole`: never
+    wrapped; numbers are
+    whole by default. `style`: a colour of the row's cell. `rank`: a column of the highest rank is
+    the first to go on a
     narrow terminal; a column of rank 0 stays.
     """
 
@@ -34,9 +36,21 @@ class TableColumn:
 
     def format(self, row: Any) -> str:
         """Return the cell of a row as Rich markup; markup in values is text."""
-        text = escape(format_value(self.cell(row) if callable(self.cell) else getattr(row, self.cell)))
-        style = self.style(row) if callable(self.style) else self.style
-        return f"[{style}]{text}[/]" if style else text
+        text = escape(format_value(self._read_cell(row)))
+        style = self._choose_style(row)
+        if not style:
+            return text
+        return f"[{style}]{text}[/]"
+
+    def _read_cell(self, row: Any) -> object:
+        if callable(self.cell):
+            return self.cell(row)
+        return getattr(row, self.cell)
+
+    def _choose_style(self, row: Any) -> str:
+        if callable(self.style):
+            return self.style(row)
+        return self.style
 
 
 def format_value(value: object) -> str:
@@ -45,51 +59,101 @@ def format_value(value: object) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value)
 
 
 def format_time(at: float) -> str:
-    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M")
+    local_time = datetime.fromtimestamp(at).astimezone()
+    return local_time.strftime("%Y-%m-%d %H:%M")
 
 
-def make_table(columns: Iterable[TableColumn], rows: Iterable[Any], title: str = "", *, boxed: bool = False) -> Table:
-    """Draw records as rows. Without `boxed` a table has no lines. An empty list of headings hides the header.
+def make_table(
+    columns: Iterable[TableColumn],
+    rows: Iterable[Any],
+    title: str = "",
+    *,
+    boxed: bool = False,
+) -> Table:
+    """Draw records as rows. Without `boxed` a table has no lines.
 
-    A number and its heading are never clipped: the other columns wrap.
+    An empty list of headings hides the header. A number and its heading are never clipped: the
+    other columns wrap.
     """
-    columns, rows = tuple(columns), tuple(rows)
-    table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold")
-    table.show_header = any(column.heading for column in columns)
+    all_columns = tuple(columns)
+    all_rows = tuple(rows)
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+    )
+    table.show_header = any(column.heading for column in all_columns)
     if not boxed:
-        table.box, table.padding, table.pad_edge = None, (0, 1), bool(title)
-    for column in columns:
-        whole = column.number if column.whole is None else column.whole
-        side: Any = "right" if column.number else "left"
-        least = _measure_column(column, rows) if column.number else max(map(len, column.heading.split()), default=0)
-        overflow: Any = "ellipsis" if whole else "fold"
-        table.add_column(column.heading, justify=side, no_wrap=whole, overflow=overflow, min_width=least)
-    for row in rows:
-        table.add_row(*(column.format(row) for column in columns))
+        table.box = None
+        table.padding = (0, 1)
+        table.pad_edge = bool(title)
+
+    for column in all_columns:
+        _add_column(table, column, all_rows)
+    for row in all_rows:
+        cells = [column.format(row) for column in all_columns]
+        table.add_row(*cells)
     return table
 
 
+def _add_column(table: Table, column: TableColumn, rows: Sequence[Any]) -> None:
+    justify: JustifyMethod = "left"
+    longest_word = max(column.heading.split(), key=len, default="")
+    min_width = len(longest_word)
+    if column.number:
+        justify = "right"
+        min_width = _measure_column(column, rows)
+
+    is_whole = column.number if column.whole is None else column.whole
+    overflow: OverflowMethod = "ellipsis" if is_whole else "fold"
+    table.add_column(
+        column.heading,
+        justify=justify,
+        no_wrap=is_whole,
+        overflow=overflow,
+        min_width=min_width,
+    )
+
+
 def _measure_column(column: TableColumn, rows: Iterable[Any]) -> int:
-    cells = (Text.from_markup(column.format(row)).cell_len for row in rows)
-    return max(len(column.heading), *cells, 0)
+    """Return the width in cells of the widest text or of the heading."""
+    width = len(column.heading)
+    for row in rows:
+        text = Text.from_markup(column.format(row))
+        width = max(width, text.cell_len)
+    return width
 
 
-def choose_columns(columns: Iterable[TableColumn], rows: Sequence[Any], width: int) -> tuple[TableColumn, ...]:
-    """Return the columns that fit into `width`, without those of the highest ranks; long text is going to wrap."""
-    kept, needed = list(columns), {}
-    for column in kept:
-        full = _measure_column(column, rows)
-        needed[column.heading] = full if column.number or column.whole else min(full, WRAPPED_WIDTH)
-    while sum(needed[column.heading] + GAP for column in kept) > width:
-        last = max(kept, key=lambda column: column.rank)
-        if not last.rank:
+def choose_columns(
+    columns: Iterable[TableColumn],
+    rows: Sequence[Any],
+    width: int,
+) -> tuple[TableColumn, ...]:
+    """Return the columns that fit into `width`, without those of the highest ranks.
+
+    Long text is going to wrap.
+    """
+    chosen = list(columns)
+    widths: dict[str, int] = {}
+    for column in chosen:
+        full_width = _measure_column(column, rows)
+        if not column.number and not column.whole:
+            full_width = min(full_width, WRAPPED_WIDTH)
+        widths[column.heading] = full_width + GAP
+
+    while sum(widths[column.heading] for column in chosen) > width:
+        least_important = max(chosen, key=lambda column: column.rank)
+        if not least_important.rank:
             break
-        kept.remove(last)
-    return tuple(kept)
+        chosen.remove(least_important)
+    return tuple(chosen)
 
 
 def print_indented(out: Console, text: str, by: int = 2) -> None:
@@ -97,14 +161,17 @@ def print_indented(out: Console, text: str, by: int = 2) -> None:
 
 
 def print_fields(out: Console, fields: Mapping[str, str | None]) -> None:
-    """Print `name  value` lines; a field without a value is left out. Long values are not wrapped."""
+    """Print `name  value` lines; a field without a value is left out.
+
+    Long values are not wrapped.
+    """
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
         if value:
             out.print(f"{name:<{width}}  {escape(value)}", soft_wrap=True)
 
 
-def print_lines(out: Console, lines: Iterable[str], shown: int, prefix: str = "") -> None:
+def print_lines(out: Console, lines: Iterable[str], *, shown: int, prefix: str = "") -> None:
     """Print the first `shown` lines, unwrapped, then the number of the others."""
     listed = list(lines)
     for line in listed[:shown]:

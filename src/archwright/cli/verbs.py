@@ -1,11 +1,13 @@
-"""The verbs of the shell, read from verbs.json: one entry each, named after its public function in `archwright.api`.
+"""The verbs of the shell, read from verbs.json.
 
-The help of a verb is an imperative phrase. The help of an argument is a noun phrase with its default, unit and
-"(repeatable)". An argument that is a word stands for the arguments of that name in `shared`. A test compares each verb
-with its function's signature.
+A verb is one entry, named after its public function in `archwright.api`.
 
-Design: verbs are data, so `--help` imports no other package. The data is JSON, because a YAML parser would cost every
-command 20 ms at its start.
+The help of a verb is an imperative phrase. The help of an argument is a noun phrase with its
+default, unit and "(repeatable)". An argument that is a word stands for the arguments of that name
+in `shared`. A test compares each verb with its function's signature.
+
+Design: verbs are data, so `--help` imports no other package. The data is JSON, because a YAML
+parser would cost every command 20 ms at its start.
 """
 
 import json
@@ -13,13 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+# Groups of verbs whose public functions stand in no module of the group's name.
+GROUPS_WITHOUT_MODULE = ("predict", "import")
 FILE = Path(__file__).parent / "verbs.json"
 
 
 class Arg(NamedTuple):
     """A positional argument or an option (`--name`) for the keyword of the same name.
 
-    With `of`: for the field of the same name of the record that is the keyword `of`. "texts" is repeatable.
+    With `of`: for the field of the same name of the record that is the keyword `of`. "texts" is
+    repeatable.
     """
 
     name: str
@@ -35,7 +40,10 @@ class Arg(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """A command. `name` is a word, or a group and a word; `show` names the function that prints its result."""
+    """A command.
+
+    `name` is a word, or a group and a word; `show` names the function that prints its result.
+    """
 
     name: str
     help: str
@@ -48,18 +56,29 @@ class Verb:
 
     @property
     def function(self) -> str:
-        """The name of the public function: `models.show`; `predict_serving`, because `predict` is no module."""
-        return self.name.replace("predict ", "predict_").replace("import ", "import_").replace(" ", ".")
+        """The name of the public function: `models.show`.
+
+        That of `predict serving` is `predict_serving`, because `predict` is no module.
+        """
+        group, _, word = self.name.rpartition(" ")
+        if not group:
+            return word
+        separator = "_" if group in GROUPS_WITHOUT_MODULE else "."
+        return group + separator + word
 
 
 def _read_verbs(table: dict[str, Any]) -> tuple[Verb, ...]:
-    def expand(row: Any) -> list[Any]:
-        return table["shared"][row] if isinstance(row, str) else [row]
-
-    return tuple(
-        Verb(**{**verb, "args": tuple(Arg(**one) for row in verb.get("args", ()) for one in expand(row))})
-        for verb in table["verbs"]
-    )
+    verbs: list[Verb] = []
+    for entry in table["verbs"]:
+        rows: list[dict[str, Any]] = []
+        for argument in entry.get("args", ()):
+            if isinstance(argument, str):
+                rows += table["shared"][argument]
+            else:
+                rows.append(argument)
+        args = [Arg(**row) for row in rows]
+        verbs.append(Verb(**{**entry, "args": tuple(args)}))
+    return tuple(verbs)
 
 
 _TABLE: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
