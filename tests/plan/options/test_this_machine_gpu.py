@@ -99,6 +99,15 @@ def test_small_memory_takes_a_smaller_model_or_several_cards(
     assert tiny.plan_pool(demand, both, download=True) is None, "four bits need a repository that holds them"
 
 
+def test_an_engine_leaves_the_machine_its_part_of_a_shared_memory(
+    planner_of: Callable[..., AcceleratorPlanner], demand: Demand, catalog: Catalog
+) -> None:
+    models = (catalog.models["Qwen3-8B"],)
+    found = {name: planner_of(name).plan_pool(demand, models, download=True) for name in ("NVIDIA GB10", H100)}
+    shares = [one.pool.launch.settings["gpu_memory_utilization"] for one in found.values() if one is not None]
+    assert len(shares) == 2 and 0.15 < float(shares[0]) <= 0.85 and shares[1] == 0.92
+
+
 def test_without_a_folder_in_the_home_the_better_model_is_proposed(
     planner_of: Callable[..., AcceleratorPlanner], demand: Demand, catalog: Catalog
 ) -> None:

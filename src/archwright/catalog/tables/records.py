@@ -9,7 +9,7 @@ from typing import Literal
 
 from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.lineage import Task
-from archwright.contract.record import Record
+from archwright.contract.record import Record, as_dict
 
 Confidence = Literal["high", "medium", "low", "recalled"]
 Layer = Literal["user", "measured", "refreshed", "shipped", "derived"]
@@ -345,8 +345,9 @@ class EngineSpec(Fact):
 
     A start takes `startup_s` and reads its weights at `load_bytes_per_s`. An installed server listens on `port`;
     `parallel_setting` bounds its concurrent requests. `option_flags`: flags by engine option, `parser_flags`: by field
-    of ServingParsers; `memory_flag` limits its memory. `served_by`: the engine whose image serves in containers, if
-    this one runs only in our own processes.
+    of ServingParsers; `parser_names`: by field, this engine's name of each parser, where its names differ; it lacks the
+    others. `memory_flag` limits its memory. `served_by`: the engine whose image serves in containers, if this one runs
+    only in our own processes.
     """
 
     id: str
@@ -365,6 +366,7 @@ class EngineSpec(Fact):
     parallel_setting: str = ""
     option_flags: dict[str, str] = {}
     parser_flags: dict[str, str] = {}
+    parser_names: dict[str, dict[str, str]] = {}
     memory_flag: str = ""
     served_by: str = ""
 
@@ -375,7 +377,9 @@ class EngineSpec(Fact):
         """Return the flags by which this engine takes reasoning and tool calls out of a model's text."""
         if parsers is None:
             return ()
-        names = {"reasoning_parser": parsers.reasoning_parser, "tool_parser": parsers.tool_parser}
+        names = as_dict(parsers)
+        for field, translated in self.parser_names.items():
+            names[field] = translated.get(names[field], "")
         used = (field for field in self.parser_flags if names[field])
         return tuple(self.parser_flags[field].format(**names) for field in used)
 
@@ -404,8 +408,10 @@ class EngineMetric(Fact):
         """True if the name holds in this version; an empty version is the newest."""
         if not version:
             return not self.until
-        held = self.since == "" or parse_version(version) >= parse_version(self.since)
-        return held and (self.until == "" or parse_version(version) < parse_version(self.until))
+        number = parse_version(version)
+        if self.since and number < parse_version(self.since):
+            return False
+        return not self.until or number < parse_version(self.until)
 
 
 def parse_version(text: str) -> tuple[int, ...]:

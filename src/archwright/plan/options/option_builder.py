@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from archwright.catalog.catalog import Catalog
-from archwright.catalog.tables.records import ModelSpec, Offer
+from archwright.catalog.tables.records import Accelerator, ModelSpec, Offer
 from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.needs import TEXT_KINDS, Needs, Site
 from archwright.contract.plan import (
@@ -308,20 +308,23 @@ class PoolWriter:
 
     def _list_arguments(self, task: WorkloadTask, host: CandidateMachine, steady: SteadyCapacity) -> tuple[str, ...]:
         """Return the flags of the engine's options, its memory, and the parsers of a model that generates text."""
-        engine, device = self._catalog.engines[steady.engine], host.machine.accelerator
+        engine = self._catalog.engines[steady.engine]
         flags = tuple(list_flags(engine, steady.options).values())
-        if engine.memory_flag and device is not None and device.is_memory_shared:
-            share = self._share_memory(steady, float(device.memory_bytes) * steady.devices)
+        share = self.find_memory_share(steady, host.machine.accelerator)
+        if engine.memory_flag and share is not None:
             flags = (*flags, engine.memory_flag.format(share=share))
         if task.workload.kind not in TEXT_KINDS:
             return flags
         return (*flags, *engine.list_parser_flags(self._catalog.serving_parsers.get(steady.model)))
 
-    def _share_memory(self, steady: SteadyCapacity, memory_bytes: float) -> float:
-        """Return the share of memory that weights and the cache of all slots need, where the machine uses it too.
+    def find_memory_share(self, steady: SteadyCapacity, device: Accelerator | None) -> float | None:
+        """Return the share of memory that weights and the cache of all slots need, if the machine uses it too.
 
         The engine's own default takes nearly all, and then the machine stops or the engine refuses to start.
         """
+        if device is None or not device.is_memory_shared:
+            return None
+        memory_bytes = float(device.memory_bytes) * steady.devices
         spec = self._catalog.models.get(steady.model)
         token_bytes = spec.kv_bytes_per_token_bf16 if spec is not None else None
         if token_bytes is None:

@@ -141,7 +141,7 @@ class AcceleratorPlanner:
         settings: dict[str, int | float | str | bool] = {
             "tensor": steady.parallelism.tensor,
             "format": steady.quantisation,
-            "gpu_memory_utilization": USABLE_MEMORY_SHARE,
+            "gpu_memory_utilization": self._writer.find_memory_share(steady, self._device) or USABLE_MEMORY_SHARE,
             **{name: value for name, value in options.items() if name in LAUNCHED_OPTIONS and value},
             **self._list_parsers(steady.model),
         }
