@@ -20,7 +20,6 @@ from archwright.plan.demand.model_quality import BENCHMARKS, rate_models
 from archwright.plan.demand.model_selection import select_open_models
 from archwright.plan.options.local_models import OTHERS_SHARE, QUALITY_MARGIN, LocalModelChooser
 from archwright.plan.options.this_machine_gpu import AcceleratorPlanner
-from archwright.simulate.local_engine import find_embedded_engine
 from archwright.simulate.pool_simulation import predict_pool
 from archwright.simulate.serving_simulation import estimate_peak_memory, predict_serving
 from archwright.sizing.model.engine_memory import USABLE_SHARE
@@ -171,7 +170,7 @@ def _list_qualities(catalog: Catalog) -> list[str]:
 def _list_choices(catalog: Catalog, machine: AssumedMachine) -> list[str]:
     needs, _ = parse_needs(read_template("desk").encode(), "needs.yaml", catalog)
     (demand,) = list_text_demands(needs)
-    chooser = LocalModelChooser(catalog, find_embedded_engine(catalog), machine.to_facts())
+    chooser = LocalModelChooser(catalog, catalog.embedded_engine, machine.to_facts())
     files, lines = chooser.list_files(select_open_models(demand, catalog).models), list[str]()
     shown = set[str]()
     for file, spec in chooser.list_passing(demand, files, chooser.usable_memory(named=False)):

@@ -119,6 +119,11 @@ class SettingsError(InputError): ...
 class UsageError(InputError): ...
 
 
+def argument_error(code: str, message: str, name: str, hint: str, nearest: tuple[str, ...] = ()) -> UsageError:
+    """Return the error of one argument of a function; `name`: the argument; `hint`: the value to pass instead."""
+    return UsageError(code, message, where=ErrorLocation(field=name), hint=hint, nearest=nearest)
+
+
 class PlanError(ArchwrightError):
     exit_status, http_status = 3, 409
 

@@ -212,6 +212,11 @@ class Home:
         """A model file (base, adapter, classifier) under its digest; `form` is gguf, onnx or safetensors."""
         return self.folder("models") / f"{sha256}.{form}"
 
+    def find_model(self, sha256: str) -> Path | None:
+        """The GGUF file of this digest, None if it is not in this home."""
+        path = self.stored_models / f"{sha256}.gguf"
+        return path if sha256 and path.is_file() else None
+
     def model_folder(self, sha256: str) -> Path:
         """A model of several files (weights, tokenizer, configuration) under the digest of its list of digests."""
         return self.folder("models") / f"{sha256}.d"

@@ -23,16 +23,19 @@ from archwright.api.engine_measurement import (
     include_measured_steal,
     list_local_files,
 )
-from archwright.api.local_prediction import RequestTraffic, choose_slots, find_model_file, read_machine
 from archwright.catalog.layers.engine_measurements import read_engine_measurements, save_engine_measurements
 from archwright.catalog.load import load_catalog
+from archwright.catalog.model_file_names import find_model_file
 from archwright.catalog.probe import host_resources
+from archwright.catalog.probe.machine_probe import read_machine
 from archwright.contract.plan import Artefact
 from archwright.contract.record import replace
 from archwright.engines.synthetic_model import count_layer_bytes
 from archwright.errors import EngineError
 from archwright.home import Home, write_json
 from archwright.operate.platform_state import acquire_lock
+from archwright.simulate.local_prediction import choose_slots
+from archwright.sizing.stated_query import StatedLoad
 
 from ..catalog.layers.test_engine_measurements import FILE, MODEL, measurement
 from ..examples import read_example
@@ -40,6 +43,7 @@ from ..sizing.conftest import ENGINE, probed_machine
 
 CATALOG = load_catalog()
 MACHINE = replace(probed_machine(), probed_at=1e9)
+LOAD = StatedLoad(prompt_tokens=64, answer_tokens=64, in_flight=1)
 
 
 def place_file(home: Home, model_home: Home) -> None:
@@ -71,7 +75,7 @@ def test_no_stack_for_a_format_that_is_not_written_or_a_huge_layer() -> None:
 
 def test_the_least_time_grows_with_the_model() -> None:
     def least_s(name: str) -> float:
-        spec = choose_slots(find_model_file(name, CATALOG), MACHINE, CATALOG, RequestTraffic(1, 0.0, 64, 64))
+        spec = choose_slots(find_model_file(name, CATALOG), MACHINE, LOAD, catalog=CATALOG)
         return estimate_least_s(spec)
 
     assert least_s("SmolLM2-135M-Instruct") < least_s("Qwen3-4B") < least_s("Qwen3-8B")
@@ -249,7 +253,7 @@ def test_the_real_engine_runs_random_weights_in_the_shape_of_a_model(
 ) -> None:
     monkeypatch.setattr(engine_measurement, "MOST_ROUNDS", 1)
     artefact = find_model_file(name, CATALOG)
-    machine = read_machine(home, artefact)
+    machine = read_machine(home, home.find_model(artefact.sha256))
     assert EngineMeasurer(home, 120).measure([artefact], machine)
     kept = read_engine_measurements(home)
     assert {one.model for one in kept} == {artefact.model}

@@ -9,12 +9,12 @@ import pytest
 
 from archwright import api
 from archwright.access import audit_log
-from archwright.api import engine_measurement, local_prediction
+from archwright.api import engine_measurement
 from archwright.api.context import open_home
-from archwright.api.local_prediction import find_model_file
 from archwright.catalog.load import load_catalog
+from archwright.catalog.probe import machine_probe
 from archwright.contract.record import replace
-from archwright.errors import CatalogError, MissingError, UsageError
+from archwright.errors import MissingError, UsageError
 from archwright.home import Home, write_json
 
 from ..command_line import CommandLine, error_of
@@ -27,7 +27,7 @@ SMALL = "SmolLM2-135M-Instruct"
 def known_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Report the engine of the shipped rows, whatever is installed; the real model is measured with the real report."""
     if "model_home" not in request.fixturenames:
-        monkeypatch.setattr(local_prediction, "read_engine_report", lambda: probed_machine().engine)
+        monkeypatch.setattr(machine_probe, "read_engine_report", lambda: probed_machine().engine)
 
 
 @pytest.fixture
@@ -82,24 +82,6 @@ def test_a_smaller_format_is_smaller_and_a_load_counts(probed: Home) -> None:
     assert "tokens_per_s" not in predict(SMALL, "0.05/s x 100 + 20").estimates
 
 
-def test_the_file_of_a_name() -> None:
-    catalog = load_catalog()
-    wheel = catalog.artefacts[SMALL]
-    assert find_model_file(SMALL, catalog) == find_model_file(wheel.name, catalog) == wheel
-    computed = find_model_file(f"{SMALL}:Q8_0", catalog)
-    assert (computed.sha256, computed.size_bytes) == ("", round(135_000_000 * 8.5 / 8))
-    with pytest.raises(CatalogError) as caught:
-        find_model_file("Qwen3-4C", catalog)
-    assert caught.value.code == "AW-CAT-01" and "Qwen3-4B" in caught.value.nearest
-    with pytest.raises(CatalogError):
-        find_model_file("Qwen3-4B:", catalog)
-    assert find_model_file("gpt-oss-20b", catalog).quantisation == "mxfp4"
-    assert find_model_file("Qwen3-4B:iq4_xs", catalog).quantisation == "IQ4_XS"
-    with pytest.raises(CatalogError) as caught:
-        find_model_file("Qwen3-4B:Q4_K_X", catalog)
-    assert "Q4_K_M" in caught.value.nearest
-
-
 def test_what_does_not_fit_is_refused_with_both_figures(probed: Home, cli: CommandLine) -> None:
     found = cli.json_error("predict serving Llama-3.3-70B-Instruct --on this-machine", 2)
     assert found["code"] == "AW-USE-21"
@@ -117,6 +99,7 @@ def test_what_does_not_fit_is_refused_with_both_figures(probed: Home, cli: Comma
         ({"load": "1x200000+10"}, "AW-USE-21", "context"),
         ({"layout": "TP2"}, "AW-USE-23", "embedded engine only"),
         ({"load": "0x8+8"}, "AW-USE-20", "not a load"),
+        ({"load": "0/s x 8+8"}, "AW-USE-20", "not a rate"),
     ],
 )
 def test_a_question_without_an_answer(probed: Home, options: dict[str, str], code: str, said: str) -> None:
@@ -132,11 +115,11 @@ def test_only_an_old_or_missing_probe_is_repeated(home: Home, monkeypatch: pytes
         write(home, probed_at=time.time())
         return load_catalog(home).machine
 
-    monkeypatch.setattr(local_prediction, "probe_machine", probe)
+    monkeypatch.setattr(machine_probe, "probe_machine", probe)
     for _ in range(2):
         predict(SMALL, "1x8+2")
     assert len(probes) == 1
-    write(home, probed_at=time.time() - local_prediction.PROBE_LASTS_S - 1)
+    write(home, probed_at=time.time() - machine_probe.PROBE_LASTS_S - 1)
     predict(SMALL, "1x8+2")
     assert len(probes) == 2
 

@@ -18,13 +18,20 @@ if TYPE_CHECKING:
     from archwright.api.pin_resolution import resolve
     from archwright.api.planning import explain, init, plan
     from archwright.api.platform_lifecycle import ask, down, status, up
-    from archwright.api.prediction import accuracy, predict_serving, predict_training
+    from archwright.api.prediction import (
+        accuracy,
+        predict_data,
+        predict_embedding,
+        predict_image,
+        predict_serving,
+        predict_table,
+        predict_training,
+    )
     from archwright.api.rendering import diff, render, verify
     from archwright.api.report_document import report
     from archwright.api.serving import serve
     from archwright.api.training import train
     from archwright.api.usage_report import usage
-    from archwright.api.workload_prediction import predict_data, predict_embedding, predict_image, predict_table
 
 GROUPS = ("audit", "batches", "catalog", "data", "key", "models", "runs", "tenant", "user")
 FUNCTIONS_BY_MODULE = {
@@ -37,8 +44,15 @@ FUNCTIONS_BY_MODULE = {
     "lineage_chain": ("lineage",),
     "pin_resolution": ("resolve",),
     "planning": ("explain", "init", "plan"),
-    "prediction": ("accuracy", "predict_serving", "predict_training"),
-    "workload_prediction": ("predict_data", "predict_embedding", "predict_image", "predict_table"),
+    "prediction": (
+        "accuracy",
+        "predict_data",
+        "predict_embedding",
+        "predict_image",
+        "predict_serving",
+        "predict_table",
+        "predict_training",
+    ),
     "rendering": ("diff", "render", "verify"),
     "report_document": ("report",),
     "platform_lifecycle": ("ask", "down", "status", "up"),

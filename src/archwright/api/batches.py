@@ -6,10 +6,9 @@ They work on the files of this home, with or without a running gateway.
 from contextlib import closing
 from difflib import get_close_matches
 
-from archwright.api.argument_errors import argument_error
 from archwright.api.context import audit_read, open_audited_home, open_home
 from archwright.contract.record import Record
-from archwright.errors import UsageError
+from archwright.errors import UsageError, argument_error
 from archwright.home import Home
 from archwright.serving.batches.batch_store import (
     OPEN_STATUSES,

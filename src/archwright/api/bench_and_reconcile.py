@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from archwright import settings
-from archwright.api.argument_errors import argument_error
 from archwright.api.bench_contention import describe_scope, find_measured_processes, measures_this_machine
 from archwright.api.context import open_home, open_keys
 from archwright.api.control_checks import PlatformConnection, control_measurements
@@ -16,7 +15,7 @@ from archwright.contract.contention import Contention
 from archwright.contract.evidence import Deviation, Measurement, Reconciliation
 from archwright.contract.plan import LoadSpec, Plan
 from archwright.contract.record import Record, replace
-from archwright.errors import ErrorLocation, ReconcileError, UsageError
+from archwright.errors import ErrorLocation, ReconcileError, UsageError, argument_error
 from archwright.home import Home, locate_home
 from archwright.journal import report_step
 from archwright.monitor import measurements as measurement_store

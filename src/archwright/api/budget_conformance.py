@@ -3,9 +3,8 @@
 import asyncio
 
 from archwright import settings
-from archwright.api.argument_errors import argument_error
 from archwright.contract.record import Record
-from archwright.errors import ErrorLocation, ReconcileError
+from archwright.errors import ErrorLocation, ReconcileError, argument_error
 from archwright.journal import report_step
 from archwright.reconcile.bench_client import normalise_base_url
 from archwright.reconcile.conformance.budget_cases import UntestableGateway

@@ -1,9 +1,12 @@
 """`models calibrate`: measure the engine of a model for up to a minute, and keep its steps as the measured layer."""
 
+import time
+
 from archwright.api.engine_measurement import InstalledEngine, MeasuredSubject, MeasurementRun, measure_file
-from archwright.api.local_prediction import RequestTraffic, choose_slots, find_model_file, read_machine
 from archwright.catalog.layers.engine_measurements import save_engine_measurements
 from archwright.catalog.load import load_catalog
+from archwright.catalog.model_file_names import find_model_file
+from archwright.catalog.probe.machine_probe import probe_machine
 from archwright.contract.engine_measurement import EngineMeasurement, StepTime
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Verdict, determine_verdict
@@ -13,8 +16,10 @@ from archwright.engines.model_files import locate_model
 from archwright.errors import missing_extra
 from archwright.home import Home
 from archwright.journal import report_step
+from archwright.simulate.local_prediction import choose_slots
 from archwright.simulate.serving_simulation import ServingSpec, estimate_engine_startup
 from archwright.simulate.step_prediction import predict_step
+from archwright.sizing.stated_query import StatedLoad
 
 RUN_S = 60.0
 # Slots for such prompts, as many as a plan would have.
@@ -48,17 +53,18 @@ def calibrate_model(name: str, home: Home) -> CalibrationReport:
     """Probe, run the engine alone, compare its steps with the prediction, and keep them."""
     artefact = find_model_file(name, load_catalog(home))
     locate_model(artefact, home)
-    machine = read_machine(home, artefact, fresh=True)
+    report_step("probing this machine")
+    machine = probe_machine(home, home.find_model(artefact.sha256), now=time.time)
     if machine.engine is None:
         raise missing_extra("local", "xllamacpp", "the embedded engine")
-    traffic = RequestTraffic(0, 0.0, PROMPT_TOKENS, 2)
-    before = choose_slots(artefact, machine, load_catalog(home), traffic)
+    load = StatedLoad(prompt_tokens=PROMPT_TOKENS, answer_tokens=2)
+    before = choose_slots(artefact, machine, load, catalog=load_catalog(home))
     report_step(f"measuring {artefact.model} {artefact.quantisation} in the engine")
     engine = InstalledEngine(home, machine.engine, machine.cores_usable)
     subject = MeasuredSubject(artefact, before.model, is_measurable=True)
     measurements = measure_file(engine, subject, MeasurementRun(engine.list_threads(), RUN_S))
     save_engine_measurements(home, measurements)
-    after = choose_slots(artefact, machine, load_catalog(home), traffic)
+    after = choose_slots(artefact, machine, load, catalog=load_catalog(home))
     chosen = next((one for one in measurements if one.threads == after.threads), None)
     return CalibrationReport(
         model=artefact.model,

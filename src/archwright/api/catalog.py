@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import get_args
 
 from archwright import settings
-from archwright.api.argument_errors import argument_error
 from archwright.api.catalog_listing import CatalogFilters, CatalogListing, list_catalog
 from archwright.api.context import open_home, write_audit_record
 from archwright.catalog.catalog import Catalog
@@ -29,7 +28,7 @@ from archwright.catalog.tables.metadata_records import FactClass
 from archwright.catalog.tables.records import Fact
 from archwright.catalog.tables.row_names import find_row_of_basis
 from archwright.contract.record import Record
-from archwright.errors import CatalogError, UsageError
+from archwright.errors import CatalogError, UsageError, argument_error
 from archwright.home import locate_home
 from archwright.plan.plan_file import read_plan
 

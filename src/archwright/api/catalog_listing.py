@@ -4,11 +4,10 @@ import difflib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from archwright.api.argument_errors import argument_error
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables import cost_records, records
 from archwright.contract.record import Record
-from archwright.errors import CatalogError, UsageError
+from archwright.errors import CatalogError, UsageError, argument_error
 
 GIB, GIGA, TERA, BILLION = 2.0**30, 1e9, 1e12, 1e9
 

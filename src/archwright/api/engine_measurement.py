@@ -151,7 +151,7 @@ class EngineMeasurer:
         return measurements
 
     def _is_measurable(self, artefact: Artefact, spec: ServingSpec) -> bool:
-        if not artefact.sha256 or not self._home.model(artefact.sha256).is_file():
+        if self._home.find_model(artefact.sha256) is None:
             return False
         error = DERIVED_ERROR if spec.speed is None else 1.0
         return fits_hardware(spec) and error * estimate_least_s(spec) <= self._left_s

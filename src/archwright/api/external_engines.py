@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Collection, Sequence
 
-from archwright.api.argument_errors import argument_error
 from archwright.api.serving import check_engine_url, check_key_variable, collect_values, parse_pairs, require_unique
 from archwright.catalog.load import load_catalog
 from archwright.contract.plan import Plan
 from archwright.contract.record import Record
 from archwright.deploy.single_machine import ExternalEndpoints, list_text_pools
+from archwright.errors import argument_error
 
 
 class ExternalEngines(Record):

@@ -8,7 +8,6 @@ from typing import Literal
 import msgspec
 
 from archwright import settings
-from archwright.api.argument_errors import argument_error
 from archwright.api.context import open_home, write_audit_record
 from archwright.api.model_files import find_stored
 from archwright.api.model_launch import build_launch, find_memory_limit
@@ -19,7 +18,7 @@ from archwright.contract.plan import Bundle, ProcessSpec
 from archwright.contract.record import Record, replace
 from archwright.contract.stored_model import StoredModel, find_commercial_use
 from archwright.engines.model_store import NAME, check_stored_files, list_stored_models
-from archwright.errors import ErrorLocation, OperateError
+from archwright.errors import ErrorLocation, OperateError, argument_error
 from archwright.home import Home
 from archwright.journal import report_step
 from archwright.lifecycle import model_placement, model_registry

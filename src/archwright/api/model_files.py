@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from archwright.api.argument_errors import argument_error
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.host_resources import list_accelerators
@@ -16,7 +15,7 @@ from archwright.contract.stored_model import CommercialUse, StoredModel, find_co
 from archwright.engines import model_store
 from archwright.engines.model_store import FetchedModel, KnownModel, StoreOptions
 from archwright.engines.pickles import PICKLE_SUFFIXES, refuse_pickle
-from archwright.errors import ErrorLocation, ModelError
+from archwright.errors import ErrorLocation, ModelError, argument_error
 from archwright.home import Home
 from archwright.lifecycle import model_registry
 from archwright.operate.loaded_models import read_aliases

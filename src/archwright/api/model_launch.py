@@ -4,7 +4,6 @@ import hashlib
 
 import msgspec
 
-from archwright.api.argument_errors import argument_error
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers.stored_models import build_artefact, build_model_spec
 from archwright.catalog.probe import host_resources
@@ -13,13 +12,12 @@ from archwright.contract.plan import ENGINE_ARGUMENTS, LoadSpec, MachineFacts, P
 from archwright.contract.record import replace
 from archwright.contract.stored_model import StoredModel
 from archwright.engines.engine_config import EngineConfig
-from archwright.errors import ErrorLocation, OperateError
+from archwright.errors import ErrorLocation, OperateError, argument_error
 from archwright.simulate.local_engine import (
     SPIN_ENVIRONMENT,
     EngineSettings,
     build_engine_settings,
     build_local_spec,
-    find_embedded_engine,
 )
 from archwright.simulate.serving_simulation import ServingSpec, estimate_engine_memory
 from archwright.sizing.hardware.roofline import count_engine_threads
@@ -114,7 +112,7 @@ def _choose_engine(stored: StoredModel, machine: MachineFacts, catalog: Catalog)
     flag = {"embed": "embeddings", "rerank": "rerank"}.get(stored.task)
     flags: EngineSettings = {} if flag is None else {flag: True}
     if stored.form == "gguf":
-        return find_embedded_engine(catalog).id, flags
+        return catalog.embedded_engine.id, flags
     server = catalog.default_engine
     if not machine.gpus or server.id not in machine.programs or stored.task == "rerank":
         message = f"{stored.name} is a safetensors folder, which needs a GPU and {server.product} on this machine"

@@ -11,7 +11,6 @@ from typing import Literal
 
 from archwright import settings
 from archwright.api import calibration, model_files
-from archwright.api.argument_errors import argument_error
 from archwright.api.calibration import CalibrationReport
 from archwright.api.context import open_home, write_audit_record
 from archwright.api.lineage_chain import build_chain
@@ -32,7 +31,7 @@ from archwright.contract.stored_model import StoredModel
 from archwright.engines import model_store
 from archwright.engines.model_store import FetchedModel
 from archwright.engines.pickles import PICKLE_SUFFIXES, refuse_pickle
-from archwright.errors import ErrorLocation, ModelError
+from archwright.errors import ErrorLocation, ModelError, argument_error
 from archwright.home import Home, locate_home
 from archwright.journal import report_step
 from archwright.lifecycle import evaluation, file_integrity, model_registry

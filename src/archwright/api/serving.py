@@ -11,13 +11,12 @@ import msgspec
 
 from archwright import settings
 from archwright.access.api_keys import load_pepper
-from archwright.api.argument_errors import argument_error
 from archwright.api.context import open_home, open_keys, write_audit_record
 from archwright.api.list_prices import read_price_list
 from archwright.api.upstream_check import warn_of_upstreams
 from archwright.contract.listener import read_listener
 from archwright.contract.record import Record, as_dict, replace
-from archwright.errors import ArchwrightError, ErrorLocation, OperateError, boundary
+from archwright.errors import ArchwrightError, ErrorLocation, OperateError, argument_error, boundary
 from archwright.home import Home, write_json
 from archwright.journal import Journal
 from archwright.operate import owner_keys, readiness_probe

@@ -102,6 +102,15 @@ class Catalog(FactProvenance):
         message, hint = "no engine in the catalog runs on accelerators", "add such an engine to engines.yaml"
         raise CatalogError("AW-CAT-30", message, hint=hint)
 
+    @cached_property
+    def embedded_engine(self) -> records.EngineSpec:
+        """The engine that runs in a process of the platform. Raises CatalogError AW-CAT-30 if there is none."""
+        for engine in self.engines.values():
+            if engine.embedded and engine.quantisations:
+                return engine
+        hint = "add such an engine to engines.yaml"
+        raise CatalogError("AW-CAT-30", "no engine in the catalog is embedded", hint=hint)
+
     def list_engine_series(self, engine: str) -> dict[str, str]:
         """Return the series of an engine's newest version for the quantities that we measure."""
         rows = (row for row in self.engine_metrics if row.engine == engine and row.covers(""))

@@ -8,7 +8,7 @@ import math
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers.efficiency_lookup import derive_for_engine
 from archwright.catalog.layers.engine_measurements import RelatedMeasurement, find_related
-from archwright.catalog.tables.records import Efficiency, EngineSpec, ModelSpec
+from archwright.catalog.tables.records import Efficiency, ModelSpec
 from archwright.contract.plan import Artefact, LoadSpec, MachineFacts
 from archwright.contract.record import replace
 from archwright.simulate.continuous_batching import StepTimer
@@ -26,6 +26,8 @@ from archwright.sizing.hardware.uncertainty import is_measured
 # and a busy machine takes twice as long, so a batch of 0.6 s ends within 2 s. Batches of 8 read 30 % slower than of 16.
 BATCH_SIZES = (512, 256, 128, 64, 32, 16)
 BATCH_S = 0.6
+# The slots to try, most first.
+SLOT_COUNTS = (4, 2, 1)
 # Threads wait at each barrier of libgomp by spinning; without a limit, one busy neighbour stalls them all.
 SPIN_ENVIRONMENT = {"GOMP_SPINCOUNT": "1000"}
 # The context at which the derived time per context token is read; it is proportional to the context.
@@ -35,10 +37,6 @@ SAMPLE_TOKENS = 64
 # The code of the engine's usual build, if no engine is installed that could tell.
 USUAL_CODE = {"avx512": "avx2"}
 EngineSettings = dict[str, int | float | str | bool]
-
-
-def find_embedded_engine(catalog: Catalog) -> EngineSpec:
-    return next(engine for engine in catalog.engines.values() if engine.embedded and engine.quantisations)
 
 
 def build_local_spec(
@@ -59,7 +57,7 @@ def build_local_spec(
 def _build_derived_spec(
     model: ModelSpec, artefact: Artefact, machine: MachineFacts, catalog: Catalog, load: LoadSpec, context_tokens: int
 ) -> ServingSpec:
-    engine = find_embedded_engine(catalog)
+    engine = catalog.embedded_engine
     quantisation = artefact.quantisation
     row = catalog.quantisations.get(quantisation)  # None for a mixed or new format of a stored file
     threads = count_engine_threads(machine)

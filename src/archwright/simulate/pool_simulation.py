@@ -19,7 +19,7 @@ from archwright.contract.plan import LoadSpec
 from archwright.contract.record import Record, replace
 from archwright.policy.traffic import Arrival, peak_arrivals
 from archwright.simulate import queue_latency
-from archwright.simulate.continuous_batching import ContinuousBatching, SimulatedRequest, StepTimer
+from archwright.simulate.continuous_batching import ContinuousBatching, SimulatedOutcome, SimulatedRequest, StepTimer
 from archwright.simulate.queue_latency import QueueLatency, QueueLatencyPrediction
 from archwright.simulate.replica_dispatch import dispatch_arrivals
 from archwright.simulate.serving_simulation import (
@@ -96,16 +96,19 @@ class _SlowedTimer(NamedTuple):
 def predict_pool(spec: PoolScenario) -> PoolPrediction:
     """Predict all figures of `spec`. Deterministic."""
     speed = spec.engine.speed
-    peak_basis, loop_basis = bases = _build_bases(spec)
+    peak_basis, loop_basis = _build_bases(spec)
     runs = simulate_peaks(spec)
     tokens = simulate_closed_loop(spec)
     ends = (tokens / speed.steps.high, tokens / speed.steps.low)
+    engine_rate = widen_band(tokens, ends, RATE_NOISE, "tokens/s", loop_basis.id)
+    latencies = _band_latencies(spec, runs, peak_basis.id)
+    queueing = queue_latency.predict_queue_latency([run.queue for run in runs], peak_basis.id)
     return PoolPrediction(
-        **_band_latencies(spec, runs, peak_basis.id),
-        queueing=queue_latency.predict_queue_latency([run.queue for run in runs], peak_basis.id),
+        **latencies,
+        queueing=queueing,
         refused=runs[0].refused,
-        tokens_per_s=widen_band(tokens, ends, RATE_NOISE, "tokens/s", loop_basis.id).scaled(float(spec.engines)),
-        bases=bases,
+        tokens_per_s=engine_rate.scaled(float(spec.engines)),
+        bases=(peak_basis, loop_basis),
     )
 
 
@@ -116,17 +119,21 @@ def predict_latencies(spec: PoolScenario, basis: str = "") -> dict[str, Estimate
 
 def simulate_peaks(spec: PoolScenario) -> list[PeakResult]:
     """Simulate the peak at the predicted speed, at the fast end and at the slow end."""
-    speed, dispatch = spec.engine.speed, dispatch_peak(spec)
-    return [simulate_peak(spec, factor, dispatch) for factor in (1.0, speed.steps.low, speed.steps.high)]
+    steps = spec.engine.speed.steps
+    dispatch = dispatch_peak(spec)
+    return [simulate_peak(spec, factor, dispatch) for factor in (1.0, steps.low, steps.high)]
 
 
 def _band_latencies(spec: PoolScenario, runs: list[PeakResult], basis: str) -> dict[str, Estimate]:
-    speed, found = spec.engine.speed, dict[str, Estimate]()
+    speed = spec.engine.speed
+    latencies: dict[str, Estimate] = {}
     for index, share in enumerate(QUANTILES):
-        ttft, tpot = [run.ttft_s[index] for run in runs], [run.tpot_s[index] for run in runs]
-        found[f"ttft_p{share * 100:.0f}_s"] = _band_percentile(ttft, speed.first, TTFT_NOISE, basis)
-        found[f"tpot_p{share * 100:.0f}_s"] = _band_percentile(tpot, speed.steps, TPOT_NOISE, basis)
-    return found
+        percent = f"{share * 100:.0f}"
+        ttft_s = [run.ttft_s[index] for run in runs]
+        tpot_s = [run.tpot_s[index] for run in runs]
+        latencies[f"ttft_p{percent}_s"] = _band_percentile(ttft_s, speed.first, TTFT_NOISE, basis)
+        latencies[f"tpot_p{percent}_s"] = _band_percentile(tpot_s, speed.steps, TPOT_NOISE, basis)
+    return latencies
 
 
 def _band_percentile(values: list[float], band: Estimate, noise: float, basis: str) -> Estimate:
@@ -145,21 +152,23 @@ class PeakDispatch(NamedTuple):
 def simulate_peak(spec: PoolScenario, factor: float, dispatch: PeakDispatch | None = None) -> PeakResult:
     """Simulate the peak with steps `factor` times as long as predicted; the dispatch stays as predicted."""
     overhead_s = model_ttft_overhead(spec, spec.load.requests_per_second / spec.engines)
-    engine, (parts, refused) = build_batching(spec, factor), dispatch or dispatch_peak(spec)
-    request = partial(build_request, cached=spec.engine.pace.tokens.cached)
-    found = [one for part in parts for one in engine.run([request(arrival, arrival.at_s) for arrival in part])]
-    started = [(one, one.ttft_s) for one in found if one.ttft_s is not None]
-    ttft = [
-        ttft_s + GATEWAY_S + overhead_s(one.request.new_tokens + one.request.cached_tokens) * factor
-        for one, ttft_s in started
-    ]
-    tpot = _latency_percentiles([one.tpot_s for one in found if one.tpot_s is not None])
-    return PeakResult(
-        _latency_percentiles(ttft),
-        tpot,
-        queue_latency.measure_queue_latency([one for one, _ in started], ttft),
-        refused,
-    )
+    engine = build_batching(spec, factor)
+    parts, refused = dispatch or dispatch_peak(spec)
+    cached_share = spec.engine.pace.tokens.cached
+    started: list[SimulatedOutcome] = []
+    ttft_s: list[float] = []
+    tpot_s: list[float] = []
+    for part in parts:
+        requests = [build_request(arrival, arrival.at_s, cached_share) for arrival in part]
+        for outcome in engine.run(requests):
+            if outcome.ttft_s is not None:
+                prompt_tokens = outcome.request.new_tokens + outcome.request.cached_tokens
+                started.append(outcome)
+                ttft_s.append(outcome.ttft_s + GATEWAY_S + overhead_s(prompt_tokens) * factor)
+            if outcome.tpot_s is not None:
+                tpot_s.append(outcome.tpot_s)
+    queue = queue_latency.measure_queue_latency(started, ttft_s)
+    return PeakResult(_latency_percentiles(ttft_s), _latency_percentiles(tpot_s), queue, refused)
 
 
 def dispatch_peak(spec: PoolScenario) -> PeakDispatch:
@@ -243,7 +252,9 @@ def closed_loop_seconds(spec: PoolScenario) -> float:
 
 
 def _build_bases(spec: PoolScenario) -> tuple[Basis, Basis]:
-    load, engine, speed = spec.load, spec.engine, spec.engine.speed
+    load = spec.load
+    engine = spec.engine
+    speed = engine.speed
     share = load.requests_per_second / spec.engines
     hardware = f"{engine.devices} accelerators each" if engine.devices else "a host processor each"
     steps = f"{engine.slots} slots, {engine.chunk} prompt tokens per step"
@@ -255,9 +266,13 @@ def _build_bases(spec: PoolScenario) -> tuple[Basis, Basis]:
     formula = "continuous batching event by event with the fitted steps"
 
     def build_basis(name: str, definition: str, formula: str, load_fact: str) -> Basis:
-        name, facts = f"{load.workload}.serving.{name}", (*speed.facts, pool, load_fact)
         return Basis(
-            id=name, kind="simulated", stratum=speed.stratum, definition=definition, formula=formula, facts=facts
+            id=f"{load.workload}.serving.{name}",
+            kind="simulated",
+            stratum=speed.stratum,
+            definition=definition,
+            formula=formula,
+            facts=(*speed.facts, pool, load_fact),
         )
 
     definition = (

@@ -1,6 +1,7 @@
 """Splits the time to first token into wait for a slot and rest: the gateway's timeouts need both."""
 
 from collections.abc import Sequence
+from operator import sub
 from typing import NamedTuple
 
 from archwright.contract.estimate import Estimate
@@ -25,14 +26,16 @@ class QueueLatencyPrediction(Record):
 
 def measure_queue_latency(started: Sequence[SimulatedOutcome], ttft_s: Sequence[float]) -> QueueLatency:
     """`ttft_s` are those of `started`, in the same order."""
-    served = [ttft - one.waited_s for one, ttft in zip(started, ttft_s, strict=True)]
-    return QueueLatency(percentile(served, 0.95), percentile([one.waited_s for one in started], 0.99))
+    waited_s = [outcome.waited_s for outcome in started]
+    served_s = list(map(sub, ttft_s, waited_s))
+    return QueueLatency(percentile(served_s, 0.95), percentile(waited_s, 0.99))
 
 
 def predict_queue_latency(runs: Sequence[QueueLatency], basis: str) -> QueueLatencyPrediction:
     """Combine runs: the first one at the predicted speed, the others within its band."""
-    served, waits = (
-        Estimate(value=values[0], low=min(values), high=max(values), unit="s", basis=basis)
-        for values in zip(*runs, strict=True)
-    )
-    return QueueLatencyPrediction(served_p95_s=served, wait_p99_s=waits)
+    served_s, waits_s = zip(*runs, strict=True)
+    return QueueLatencyPrediction(served_p95_s=_span_runs(served_s, basis), wait_p99_s=_span_runs(waits_s, basis))
+
+
+def _span_runs(values: Sequence[float], basis: str) -> Estimate:
+    return Estimate(value=values[0], low=min(values), high=max(values), unit="s", basis=basis)

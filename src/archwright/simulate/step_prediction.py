@@ -16,14 +16,17 @@ from archwright.sizing.hardware.uncertainty import cap_band, widen_band
 
 def predict_step(spec: ServingSpec, step: StepTime) -> Estimate:
     """Return the predicted time of a measured kind of step, in seconds, with its 90 % interval."""
+    prompt_pairs = count_token_pairs(0, step.prompt_tokens)
     work = EngineStep(
         prompt_tokens=step.prompt_tokens,
-        prompt_pairs=count_token_pairs(0, step.prompt_tokens),
-        prompts_done=1 if step.prompt_tokens else 0,
+        prompt_pairs=prompt_pairs,
+        prompts_done=min(step.prompt_tokens, 1),
         answering=step.answering,
         context_tokens=float(step.answering * step.context_tokens),
     )
     fast, slow = list_slowdowns(spec, 2)
     middle_s = build_step_times(spec).step_s(work)
     band = widen_band(middle_s, (middle_s * fast, middle_s * slow), RATE_NOISE, "s", "")
-    return cap_band(band, max(WIDEST_BAND, find_widest_factor(spec))) if spec.is_measured else band
+    if not spec.is_measured:
+        return band
+    return cap_band(band, max(WIDEST_BAND, find_widest_factor(spec)))

@@ -27,11 +27,13 @@ from archwright.contract.plan import MachineFacts
 from archwright.contract.record import Record, replace
 from archwright.errors import CatalogError, missing_extra
 from archwright.home import Home, write_json
+from archwright.journal import report_step
 from archwright.python_process import build_module_command
 from archwright.settings import child_environment
 
 WORKER = "archwright.catalog.probe.probe_worker"
 WORKER_DEADLINE_S = 30.0
+PROBE_LASTS_S = 7 * 86_400.0
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # Variables that make the numeric library use another processor's kernels: the probe measures the machine's own.
 FOREIGN_KERNEL = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
@@ -62,6 +64,18 @@ def cached_machine(home: Home) -> MachineFacts | None:
         return msgspec.json.decode(home.machine_facts.read_bytes(), type=MachineFacts)
     except (OSError, ValueError):
         return None
+
+
+def read_machine(home: Home, model_file: Path | None) -> MachineFacts:
+    """Return the probe of `home`; probe with `model_file` if there is none, or if it is older than a week.
+
+    The engine may have been updated since the probe, so its report is always of now. Raises as `probe_machine`.
+    """
+    machine = cached_machine(home)
+    if machine is not None and time.time() - machine.probed_at < PROBE_LASTS_S:
+        return replace(machine, engine=read_engine_report())
+    report_step("probing this machine")
+    return probe_machine(home, model_file, now=time.time)
 
 
 def probe_machine(

@@ -7,6 +7,7 @@ it, the band is about that of a measured configuration.
 
 import math
 
+from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.decision import PilotRun
@@ -18,6 +19,7 @@ from archwright.plan.accounting.budget import USD, BudgetConverter
 from archwright.plan.options.option_builder import BuiltOption, ProvisionedLoad
 from archwright.sizing.inference import serving_prediction
 from archwright.sizing.inference.deployment_layout import estimate_speed
+from archwright.sizing.inference.serving_prediction import ServingQuery
 from archwright.sizing.step_time import extrapolation, fitted_tables
 
 # Assumed: order, start and load the model; warm up; replay the load three times.
@@ -34,11 +36,11 @@ def find_pilot(
     `engine`: an engine family; `devices`: accelerators of one engine.
     """
     subject = _name_unmeasured(model, device, engine, catalog)
-    fit, speed = fitted_tables.load_table("serving"), estimate_speed(model, device, engine, catalog)
+    fit = fitted_tables.load_table("serving")
+    speed = estimate_speed(model, device, engine, catalog)
     doubt = serving_prediction.widen_for_distance(0, device, catalog)
-    after = serving_prediction.find_error_band(
-        fit, ("tpot_s", serving_prediction.SEEN, serving_prediction.SERVER), doubt
-    )
+    measured = ("tpot_s", serving_prediction.SEEN, serving_prediction.SERVER)
+    after = serving_prediction.find_error_band(fit, measured, doubt)
     if not subject or after.factor >= speed.steps.factor:
         return None
     whole = (one for one in catalog.offers if one.accelerator == device.id and one.accelerator_share >= 1)
@@ -57,6 +59,17 @@ def find_pilot(
         band=speed.steps,
         band_after=after,
     )
+
+
+def find_query_pilot(query: ServingQuery, subjects: BenchmarkNameResolver) -> PilotRun | None:
+    """Return the run that narrows the prediction of `query`; none for processors, which have rows of their own."""
+    accelerator = subjects.accelerator(query.accelerator)
+    if accelerator.kind == extrapolation.HOST_KIND:
+        return None
+    catalog = subjects.catalog
+    engine = subjects.engine_family(query.engine or catalog.default_engine.id).id
+    model = subjects.model(query.model)
+    return find_pilot(model, accelerator, engine, catalog, devices=query.devices)
 
 
 def _name_unmeasured(model: ModelSpec, device: Accelerator, engine: str, catalog: Catalog) -> str:

@@ -21,13 +21,12 @@ from archwright.plan.capacity.served_load import build_load_spec, count_context_
 from archwright.plan.capacity.service_levels import find_latency_misses
 from archwright.plan.demand.forecast import Demand
 from archwright.plan.demand.model_quality import BENCHMARKS, ModelQuality, rate_models
-from archwright.simulate.local_engine import build_local_spec
+from archwright.simulate.local_engine import SLOT_COUNTS, build_local_spec
 from archwright.simulate.peak_selection import select_representative_load
 from archwright.simulate.serving_simulation import ServingSpec, build_step_times, replica_memory
 from archwright.sizing.hardware.roofline import EngineStep, count_token_pairs
 from archwright.sizing.model.engine_memory import USABLE_SHARE
 
-SLOT_COUNTS = (4, 2, 1)
 # Memory for the programs of the person at this machine, beside the share that no engine may use. Assumed.
 OTHERS_SHARE = 0.2
 # The closed loop lasts for about this many answers of an engine, within these seconds: a slow engine needs longer.

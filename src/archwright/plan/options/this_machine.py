@@ -29,7 +29,7 @@ from archwright.plan.options.local_models import QUALITY_MARGIN, LocalChoice, Lo
 from archwright.plan.options.option_builder import BuiltOption
 from archwright.plan.options.this_machine_gpu import AcceleratorPlanner, AcceleratorPool
 from archwright.plan.violations import build_violation
-from archwright.simulate.local_engine import SPIN_ENVIRONMENT, build_engine_settings, find_embedded_engine
+from archwright.simulate.local_engine import SPIN_ENVIRONMENT, build_engine_settings
 from archwright.simulate.serving_simulation import (
     WIDEST_BAND,
     WIDEST_TTFT_BAND,
@@ -73,7 +73,7 @@ class ThisMachinePlanner:
 
     def __init__(self, needs: Needs, catalog: Catalog, ledger: PlanProvenance, *, download: bool = False) -> None:
         self._needs, self._catalog, self._ledger = needs, catalog, ledger
-        self._engine = find_embedded_engine(catalog)
+        self._engine = catalog.embedded_engine
         self._download = download
 
     def plan(self, demands: tuple[Demand, ...], machine: MachineFacts | None) -> BuiltOption:

@@ -30,6 +30,13 @@ class RequestLengths(NamedTuple):
         return min(int(context), model.context_tokens)
 
 
+def build_fixed_lengths(prompt_tokens: float, answer_tokens: float) -> RequestLengths:
+    """Return the lengths of requests that are all equal."""
+    reads = TokenLength(mean=prompt_tokens, p95=prompt_tokens)
+    writes = TokenLength(mean=answer_tokens, p95=answer_tokens)
+    return RequestLengths(reads, writes)
+
+
 class EngineSpeed(NamedTuple):
     """Uncertainty of an engine's times: bands around 1 of its steps and of its TTFT, with stratum and facts."""
 

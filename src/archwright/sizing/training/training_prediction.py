@@ -12,6 +12,7 @@ from archwright.contract.record import replace
 from archwright.contract.sizing_prediction import SizingPrediction
 from archwright.sizing.hardware.device_rates import quote_work_rates, read_work_rate
 from archwright.sizing.inference.serving_prediction import resolve_model
+from archwright.sizing.model.numeric_precision import parse_precision
 from archwright.sizing.step_time.fitted_tables import load_table
 from archwright.sizing.training import cluster_training, token_throughput
 from archwright.sizing.training.goodput import Goodput, predict_goodput
@@ -31,6 +32,7 @@ from archwright.sizing.training.training_memory import (
     fit_recompute,
 )
 
+NARROW_FORMATS = ("fp8", "fp4")
 FORMULA = "sizing/training: products, attention, traffic, exchange, bubble (token_throughput.py); memory; goodput"
 DEFINITIONS = {
     "mfu": "model FLOPs per token, 6 N + attention (adapters: 4 N), x tokens/s over the device's stated FLOP/s",
@@ -96,9 +98,28 @@ def predict_training_run(
             *quotes,
         ),
         weak=time.weak,
-        assumed=() if parse_scheme(asked.parallelism, asked.devices) else ("layout: the fastest that fits",),
+        assumed=_list_assumptions(asked, accelerator),
         layout=layout,
     )
+
+
+def _list_assumptions(asked: token_throughput.TrainingQuery, accelerator: Accelerator) -> tuple[str, ...]:
+    assumptions: list[str] = []
+    if not parse_scheme(asked.parallelism, asked.devices):
+        assumptions.append("layout: the fastest that fits")
+    number_format = parse_precision(asked.precision, "").name
+    if number_format in NARROW_FORMATS and number_format not in accelerator.flops:
+        text = f"format: {accelerator.id} does not compute in {number_format}, so steps run in a wider format"
+        assumptions.append(text)
+    return tuple(assumptions)
+
+
+def parse_recompute(layout: str) -> str:
+    """Return the recomputation that a layout states: "selective", "full", or "" for the least that fits."""
+    for recompute in ("selective", "full"):
+        if recompute in layout.lower():
+            return recompute
+    return ""
 
 
 def parse_method(layout: str) -> cluster_training.TrainingMethod:
