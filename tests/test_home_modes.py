@@ -63,7 +63,7 @@ def test_links_in_a_loose_home_are_not_followed(root: Path, tmp_path: Path) -> N
 def test_a_home_of_another_user_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     error = error_of("AW-SET-07", locate, root)
-    assert "another user" in error.message and "chown" in error.hint
+    assert "another user" in error.message and "sudo -u" in error.hint and "chown" in error.hint
 
 
 def test_secrets_elsewhere_are_refused(root: Path, tmp_path: Path) -> None:

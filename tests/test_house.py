@@ -44,11 +44,12 @@ PACKAGES: dict[str, set[str]] = {
     "serving": {"access", "monitor", "engines", "lake", "lifecycle", "policy"},
     "backup": {"access", "monitor", "engines", "lake", "serving", "policy"},
     "operate": {"access", "monitor", "engines", "lake", "training", "lifecycle", "serving", "policy"},
+    "diagnosis": {"access", "backup", "monitor", "operate", "serving"},
     "report": {"catalog", "plan"},
     "reconcile": {"catalog", "sizing", "simulate", "plan", "monitor", "engines", "policy"},
 }
 DESIGN = {"needs", "catalog", "sizing", "simulate", "plan", "deploy", "report"}
-RUN = {"access", "monitor", "engines", "lake", "training", "lifecycle", "serving", "backup", "operate"}
+RUN = {"access", "monitor", "engines", "lake", "training", "lifecycle", "serving", "backup", "operate", "diagnosis"}
 EVERYTHING = {*GROUND, *PACKAGES, "api"}
 TOP = {"api": EVERYTHING, "cli": {*GROUND, "contract", "api"}}
 # Adapters: the only files that may import inside functions, because what they import is heavy and optional.

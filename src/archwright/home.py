@@ -79,6 +79,8 @@ class Home:
                 if (path.stat() if path == self.root else path.lstat()).st_uid == os.getuid():
                     continue
                 hint = f"run: chown -R {os.getuid()} {self.root}, or set ARCHWRIGHT_HOME to another folder"
+                if path == self.root:  # perhaps a service's, which another owner would break
+                    hint = f"run the command as that user: sudo -u '#{path.stat().st_uid}' archwright ...; or {hint}"
                 raise _access_error("another user owns this home or a part of it", path, hint)
         if close_path(self.root):  # first: then nobody else can change what is below
             if self.root.stat().st_mode & 0o077:

@@ -1,4 +1,4 @@
-"""Consistent copies of SQLite files that are in use."""
+"""Consistent copies and checks of SQLite files that are in use."""
 
 import sqlite3
 from contextlib import closing
@@ -24,3 +24,13 @@ def copy_sqlite_file(source: Path, target: Path) -> None:
 
 def _open_file(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True)
+
+
+def find_damage(path: Path) -> str:
+    """Return the first problem that SQLite finds in a database in use, empty for none."""
+    try:
+        with closing(_open_file(path)) as database:
+            (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+            return "" if found == "ok" else str(found)
+    except sqlite3.DatabaseError as error:
+        return str(error)

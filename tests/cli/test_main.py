@@ -131,7 +131,7 @@ def test_tables_and_records_print(cli: CommandLine, null_plan: Plan) -> None:
 
 @pytest.mark.enable_socket
 def test_doctor_fails_when_the_model_is_missing(cli: CommandLine) -> None:
-    assert "archwright models fetch" in cli.text("doctor", 1)
+    assert "archwright models fetch" in cli.text("doctor", 2)
 
 
 @pytest.mark.process

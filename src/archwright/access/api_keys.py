@@ -42,7 +42,7 @@ from archwright.store import ConflictError, RecordTable, Store
 
 # Importers of keys need only this module.
 __all__ = ["POLL_S", "ROLE_NAMES", "SECRET_LENGTH", "UNKNOWN_POLL_S", "KeyRecord", "KeyStore", "Principal", "Tenant"]
-__all__ += ["load_pepper", "read_pepper", "replace_pepper", "is_well_formed"]
+__all__ += ["check_keys", "load_pepper", "read_pepper", "replace_pepper", "is_well_formed"]
 
 R = TypeVar("R", bound=SignedRow)
 PEPPER_LENGTH = 32
@@ -307,9 +307,29 @@ def _load_checked_pepper(home: Home, store: Store) -> bytes:
             store.append(tables.PEPPER_CHECKS, [tables.PepperCheck(generation=1, check=check)])
         checks = store.rows(tables.PEPPER_CHECKS, newest_first=True, limit=1)
     if checks[0].check != check:
-        message = "this pepper belongs to other keys than those of the database"
-        raise AccessError("AW-ACC-02", message, where=ErrorLocation(str(path)), hint=PEPPER_HINT)
+        raise _foreign_pepper_error(home)
     return pepper
+
+
+def _foreign_pepper_error(home: Home) -> AccessError:
+    message = "this pepper belongs to other keys than those of the database"
+    return AccessError("AW-ACC-02", message, where=ErrorLocation(str(home.pepper)), hint=PEPPER_HINT)
+
+
+def check_keys(home: Home, store: Store) -> int:
+    """Return the number of rows of keys; each is authentic under the home's pepper. Changes nothing.
+
+    Raises AccessError AW-ACC-01, AW-ACC-02, StoreError AW-STO-20."""
+    keys = store.rows(tables.KEYS)
+    checks = store.rows(tables.PEPPER_CHECKS, newest_first=True, limit=1)
+    if not keys and not checks and not home.has_pepper:
+        return 0
+    pepper = read_pepper(home)
+    if checks and checks[0].check != _compute_check(pepper):
+        raise _foreign_pepper_error(home)
+    if not home.unsigned_rows.exists():
+        check_rows(store, read_signer(store, pepper))
+    return len(keys)
 
 
 def read_pepper(home: Home) -> bytes:

@@ -9,7 +9,6 @@ part is done again.
 """
 
 import fcntl
-import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -23,15 +22,16 @@ from archwright.backup.file_copy import FileCopier
 from archwright.backup.home_contents import CATALOG_FILE, CHECKPOINTS_FILE, LAKE, LEDGER, list_files
 from archwright.backup.home_database import FileDatabase, HomeDatabase
 from archwright.backup.manifest import BackupFile, BackupManifest, DrillKeys
-from archwright.backup.repository import BackupRepository
+from archwright.backup.repository import BackupRepository, make_backup_id
 from archwright.contract.backup import CreatedBackup
 from archwright.errors import ErrorLocation, OperateError
-from archwright.home import SCHEMA_VERSION, Home, open_private
+from archwright.home import SCHEMA_VERSION, Home, open_private, write_atomic
 from archwright.journal import report_step
 from archwright.monitor.wal.segments import SEGMENT_SUFFIX, find_data_end
 
 SNAPSHOT_TRIES = 5
 COPY_PREFIX = "snapshot-"
+LAST_PLACE = "last-place"
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def create_backup(home: Home, database: HomeDatabase, repository: BackupReposito
         snapshot = _HomeSnapshot(home, database, copier, Path(folder))
         at, files = snapshot.take()
     manifest = BackupManifest(
-        id=_name_backup(at),
+        id=make_backup_id(at),
         at=at,
         written_by=__version__,
         schema=SCHEMA_VERSION,
@@ -68,6 +68,7 @@ def create_backup(home: Home, database: HomeDatabase, repository: BackupReposito
         files=tuple(files[name] for name in sorted(files)),
     )
     repository.write_manifest(manifest)
+    write_atomic(home.backups / LAST_PLACE, repository.storage.address.encode())
     return CreatedBackup(
         id=manifest.id,
         place=repository.storage.address,
@@ -78,14 +79,17 @@ def create_backup(home: Home, database: HomeDatabase, repository: BackupReposito
     )
 
 
+def read_last_place(home: Home) -> str:
+    """Return where the newest backup of the home is; empty if it has none."""
+    with suppress(FileNotFoundError):
+        return (home.backups / LAST_PLACE).read_text("utf-8")
+    return ""
+
+
 def _remove_left_copies(home: Home) -> None:
     """Remove the copies of databases that a killed run left. The caller holds the lock."""
     for folder in home.backups.glob(f"{COPY_PREFIX}*"):
         shutil.rmtree(folder)
-
-
-def _name_backup(at: float) -> str:
-    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(at))}-{int(at % 1 * 1000):03d}{secrets.token_hex(2)}"
 
 
 class _HomeSnapshot:

@@ -5,7 +5,10 @@ of files and backups hold it. `backups/` has an authenticated, encrypted manifes
 backup without a manifest is not there, and the next run finds the objects of a killed one.
 """
 
+import calendar
 import hmac
+import secrets
+import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -20,6 +23,7 @@ HEAD, OBJECTS, BACKUPS = "repository.json", "objects", "backups"
 # Less than a part of an upload to S3, so that an object is one request.
 PIECE_BYTES = 4 << 20
 DIGEST_BYTES = 32
+ID_TIME = "%Y%m%dT%H%M%SZ"
 
 
 class StoredPiece(NamedTuple):
@@ -67,8 +71,7 @@ class BackupRepository:
 
     def list_ids(self) -> list[str]:
         """The ids of the backups, oldest first."""
-        names = (path.rpartition("/")[2] for path in self.storage.list_names(BACKUPS))
-        return sorted(name.removesuffix(RECORD_SUFFIX) for name in names if name.endswith(RECORD_SUFFIX))
+        return list_backup_ids(self.storage)
 
     def write_manifest(self, manifest: BackupManifest) -> None:
         path = _manifest_path(manifest.id)
@@ -104,6 +107,21 @@ class BackupRepository:
         for name in sorted(self.object_names - used):
             self.storage.remove(_object_path(name))
         self._names = None
+
+
+def list_backup_ids(storage: BackupStorage) -> list[str]:
+    """The ids of the backups of a place, oldest first. Needs no key."""
+    names = (path.rpartition("/")[2] for path in storage.list_names(BACKUPS))
+    return sorted(name.removesuffix(RECORD_SUFFIX) for name in names if name.endswith(RECORD_SUFFIX))
+
+
+def make_backup_id(at: float) -> str:
+    return f"{time.strftime(ID_TIME, time.gmtime(at))}-{int(at % 1 * 1000):03d}{secrets.token_hex(2)}"
+
+
+def read_backup_time(backup: str) -> float:
+    """Return the second of the state of a backup, from its id."""
+    return calendar.timegm(time.strptime(backup.partition("-")[0], ID_TIME))
 
 
 def open_repository(storage: BackupStorage, secret: str) -> BackupRepository:

@@ -144,13 +144,6 @@ def print_stopped(result: Any) -> int:
     return print_text(f"stopped: {', '.join(result.processes)}" if result.stopped else "nothing was running")
 
 
-def print_checks(result: Any) -> int:
-    for check in result:
-        hint = f"  -> {check.hint}" if check.hint else ""
-        print_text(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.detail}{hint}")
-    return 0 if all(check.ok for check in result) else 1
-
-
 def print_bench(result: Any) -> int:
     out = make_console()
     for phase in result.phases:
