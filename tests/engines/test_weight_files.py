@@ -66,6 +66,50 @@ def test_files_are_loaded_once_and_then_checked(tmp_path: Path, hub: HubServer) 
         check_weights(write_list(revision="v2"), target)
 
 
+def make_volume(folder: Path, text: bytes) -> Path:
+    """Load a list without a hub, from files that somebody copied."""
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / FILE).write_bytes(CONTENT)
+    load_weights(text, folder, NO_HUB, Journal("weights"))
+    return folder / "model" / FILE
+
+
+def test_a_new_list_links_the_files_of_an_earlier_list(tmp_path: Path) -> None:
+    """With an adapter in the list, the weights of the base take no second place, and no hub is asked for them."""
+    first = make_volume(tmp_path / "first", write_list(repository=""))
+    adapter = {"folder": "adapter-tone", "model": "tone", "repository": "", "revision": ""}
+    added = {**adapter, "files": {"adapter_config.json": hashlib.sha256(b"{}").hexdigest()}}
+    text = json.dumps([*json.loads(write_list()), added]).encode()
+    (tmp_path / "second/adapter-tone").mkdir(parents=True)
+    (tmp_path / "second/adapter-tone/adapter_config.json").write_bytes(b"{}")
+    load_weights(text, tmp_path / "second", NO_HUB, Journal("weights"))
+    second = tmp_path / "second/model" / FILE
+    assert second.samefile(first) and second.stat().st_nlink == 2
+    check_weights(text, tmp_path / "second")
+    first.unlink()
+    assert second.read_bytes() == CONTENT
+
+
+def test_a_file_with_another_digest_is_not_linked(tmp_path: Path) -> None:
+    first = make_volume(tmp_path / "first", write_list(repository=""))
+    first.write_bytes(b"damaged")
+    with pytest.raises(MissingError, match="has no repository"):
+        load_weights(write_list(repository=""), tmp_path / "second", NO_HUB, Journal("weights"))
+    assert not (tmp_path / "second").exists() and first.read_bytes() == b"damaged"
+
+
+def test_a_file_is_copied_where_the_file_system_has_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("no links")
+
+    first = make_volume(tmp_path / "first", write_list(repository=""))
+    monkeypatch.setattr("os.link", refuse)
+    load_weights(write_list(repository=""), tmp_path / "second", NO_HUB, Journal("weights"))
+    second = tmp_path / "second/model" / FILE
+    assert second.read_bytes() == CONTENT and not second.samefile(first)
+    assert second.stat().st_mode & 0o777 == 0o644
+
+
 @pytest.mark.enable_socket
 def test_a_download_that_ended_early_continues(tmp_path: Path, hub: HubServer) -> None:
     folder = tmp_path / "volume" / "model"

@@ -3,12 +3,17 @@
 LIST is JSON: folders with repository, revision, and the SHA-256 of each file. `load` downloads what is missing or
 differs; without a repository, the files must be there already. It then writes the digest of LIST into FOLDER, and an
 engine starts only if `check` finds it: files of hundreds of GB are read once, not at each start.
+
+Each list has a folder of its own beside those of earlier lists, whose files stay while engines use them. A file that an
+earlier list brought is linked: a new adapter neither loads nor stores the weights of its base again.
 """
 
 import hashlib
+import os
+import shutil
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 
 import msgspec
@@ -67,14 +72,44 @@ def load_weights(text: bytes, target: Path, access: HubAccess, journal: Journal)
         for name, path in paths.items():
             if not path.resolve().is_relative_to((target / one.folder).resolve()):
                 raise MissingError("AW-GET-04", f"the name {name[:100]!r} leaves its folder")
-        missing = {
-            name: path for name, path in paths.items() if not path.is_file() or compute_digest(path) != one.files[name]
-        }
+        missing = {name: path for name, path in paths.items() if not _has_file(path, one.files[name], target)}
         if missing:
             _fetch_files(one, missing, access, journal)
         journal.info("verified", model=one.model, files=len(paths), loaded=len(missing))
     target.mkdir(parents=True, exist_ok=True)
     write_atomic(target / MARKER, hashlib.sha256(text).hexdigest().encode(), mode=0o644)
+
+
+def _has_file(path: Path, sha256: str, target: Path) -> bool:
+    """True if the file has this digest, or if a file of an earlier list with this digest could take its place."""
+    if path.is_file() and compute_digest(path) == sha256:
+        return True
+    for earlier in _list_earlier_files(path.relative_to(target), target):
+        if compute_digest(earlier) == sha256:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _link_file(earlier, path)
+            return True
+    return False
+
+
+def _list_earlier_files(name: Path, target: Path) -> Iterator[Path]:
+    """Yield the file of this name of each other list of the volume."""
+    for folder in sorted(target.parent.glob("*")):
+        with suppress(PermissionError):  # a file system may have folders of its own
+            if folder != target and (folder / name).is_file():
+                yield folder / name
+
+
+def _link_file(source: Path, path: Path) -> None:
+    """Give a file a second name; its content is copied on a file system without links."""
+    part = path.with_name(f"{path.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(source, part)
+    except OSError:
+        shutil.copyfile(source, part)
+        part.chmod(0o644)
+    part.replace(path)
 
 
 def _fetch_files(one: WeightFolder, missing: dict[str, Path], access: HubAccess, journal: Journal) -> None:
