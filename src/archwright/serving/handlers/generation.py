@@ -304,6 +304,9 @@ class GenerationHandler(MeteredHandler):
         built = build(self._path, body, native, whole=whole, betas=generation.betas)
         if generation.plain and replica.tuned:
             return replace(built, body={**built.body, **more, **WITHOUT_ADAPTER}), generation.endpoint.model
+        tuned = generation.endpoint.tuned_model
+        if tuned and not generation.plain:
+            return replace(built, body={**built.body, **more, "model": tuned}), generation.endpoint.tuned_version
         if more:
             built = replace(built, body={**built.body, **more})
         return built, replica.version

@@ -72,7 +72,7 @@ class ConfigWatcher:
             config = await asyncio.to_thread(self._read_config)
             if config.revision == self._revision or await self._gateway.apply_config(config):
                 serves = {pool.name: pool.serves for pool in config.pools}
-                versions = {f"{spec.kind} {spec.workload}": serves[spec.pool] for spec in config.endpoints}
+                versions = {f"{s.kind} {s.workload}": s.tuned_version or serves[s.pool] for s in config.endpoints}
                 self._gateway.journal.info("serving", revision=config.revision, **versions)
                 self._revision, self._stamp = config.revision, stamp
 

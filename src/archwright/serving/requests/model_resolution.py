@@ -92,7 +92,7 @@ def _resolve_endpoint(spec: EndpointSpec, known: dict[str, EnginePoolSpec], cont
         responses=all(pool.responses for pool in pools),
         input_bound=max(pool.context_tokens or UNKNOWN_CONTEXT_TOKENS for pool in pools),
         image_tokens=max(pool.image_tokens for pool in pools),
-        serves=known[spec.pool].serves,
+        serves=spec.tuned_version or known[spec.pool].serves,
         rules=combine_rules(pool.field_rules for pool in pools),
         charged=any(one is not None for one in prices),
         long_context=all(one.long_context for one in prices if one is not None),

@@ -166,7 +166,9 @@ class EndpointSpec(Record):
     (without a class, for all); `residency_of`: countries for stricter classes. Without countries, sensitive data stay
     on our own engines. `detect`: search texts for personal data; None: only if a pool is outside the residency.
     `wait_s`: reject a request that would wait longer for a slot. `shadow_share` of the requests also go to the pool
-    `shadow`, for comparison. `cache`: the replies to cache. `aliases`: more names of the model for clients."""
+    `shadow`, for comparison. `cache`: the replies to cache. `aliases`: more names of the model for clients.
+    `tuned_model`: the engines' name of a tuned variant of their model, which answers for the workload as our version
+    `tuned_version`. It shares the slots of its pools with their model."""
 
     model: str
     workload: str
@@ -191,6 +193,8 @@ class EndpointSpec(Record):
     shadow: str = ""
     shadow_share: float = 0.0
     cache: CachePolicy = "off"
+    tuned_model: str = ""
+    tuned_version: str = ""
 
     @property
     def pool(self) -> str:
@@ -438,4 +442,12 @@ def _find_endpoint_problem(spec: EndpointSpec, known: Mapping[str, EnginePoolSpe
     wrong = next((code for code in countries if code != ANY_COUNTRY and not _COUNTRY.fullmatch(code)), None)
     if wrong is not None:
         return f"must have residency as ISO country codes of two letters or {ANY_COUNTRY!r}, not {wrong!r}"
+    return _find_tuned_problem(spec)
+
+
+def _find_tuned_problem(spec: EndpointSpec) -> str:
+    if bool(spec.tuned_model) != bool(spec.tuned_version):
+        return "must have a tuned_model with its tuned_version, or neither"
+    if spec.tuned_model and (spec.embeddings or spec.rerank):
+        return "has a tuned_model, which only generates text"
     return ""
