@@ -22,8 +22,9 @@ from typing import Any
 
 import lmdb
 
-from archwright.access.accounts import Accounts, LimitDenial, open_accounts_table
+from archwright.access.accounts import Accounts, open_accounts_table
 from archwright.access.api_keys import KeyStore
+from archwright.access.reservations import LimitDenial
 from archwright.access.tables import KEYS, LIMITS, TENANTS, KeyRecord, LimitRow, Tenant
 from archwright.home import Home
 from archwright.policy.cache_key import CacheKeyParts

@@ -18,8 +18,9 @@ from tests.access.conftest import Clock
 
 from archwright.access import worker_registry
 from archwright.access.account_codec import decode_row
-from archwright.access.accounts import Accounts, LimitDenial, Reservation, open_accounts_table
+from archwright.access.accounts import Accounts, open_accounts_table
 from archwright.access.api_keys import KeyStore, Principal
+from archwright.access.reservations import LimitDenial, Reservation
 from archwright.access.tables import LimitScope
 from archwright.access.worker_registry import read_process_start
 from archwright.errors import StoreError
@@ -250,7 +251,7 @@ def test_midnight_is_seen_by_one_worker_before_the_other(world: World) -> None:
     world.clock.now += 12 * 3600
     world.accounts.settle(yesterday, 1, 1.0)
     assert isinstance(world.accounts.reserve(principal, (1, 0.1)), LimitDenial), "it ended today"
-    late._period_end = world.clock.now + 1  # as if its clock stood a second behind
+    late._periods._day_end = world.clock.now + 1  # as if its clock stood a second behind
     assert isinstance(late.reserve(principal, (1, 0.1)), LimitDenial)
     world.clock.now += 24 * 3600
     over = taken(world.accounts.reserve(principal, (1, 1.0)))
@@ -579,7 +580,8 @@ def test_usage_records_that_fail_for_one_request_leave_the_others_reserved_once(
 # A worker: for each line of input it reserves for a batch of requests and prints how many were admitted.
 PROGRAM = """
 import asyncio, json, sys, time
-from archwright.access.accounts import Accounts, LimitDenial, open_accounts_table
+from archwright.access.accounts import Accounts, open_accounts_table
+from archwright.access.reservations import LimitDenial
 from archwright.access.api_keys import KeyStore
 from archwright.home import Home
 from archwright.store import Store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.access.test_accounts import RequestBatch, WorkerProcesses, World, taken, worker_processes, world
 
-from archwright.access.accounts import LimitDenial
+from archwright.access.reservations import LimitDenial
 from archwright.access.signed_rows import check_rows, read_signer
 from archwright.access.tables import KEYS, build_limits
 from archwright.contract.record import replace

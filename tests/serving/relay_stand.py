@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Iterator
 from typing import cast
 
-from archwright.access.accounts import Reservation
 from archwright.access.api_keys import Principal
+from archwright.access.reservations import Reservation
 from archwright.engines.http_request_parser import parse_head
 from archwright.http_client.client import EngineClient
 from archwright.serving.admission.metering import CostAccounting, RequestCharge, WorstCase
@@ -68,7 +68,7 @@ class RelayStand:
         buffer = ResponseBuffer(ClientLimits(), asyncio.get_running_loop().time, lambda: None)
         self.response = HttpResponse(HEAD, self.peer, buffer)
         self.timing = RequestTiming(self.response.received_at)
-        reservation = Reservation(Principal(key_id="k", tenant="t", role="member"), (), (0, 0), 0, 0)
+        reservation = Reservation(Principal(key_id="k", tenant="t", role="member"), version=0)
         # Without a limit nothing of the accounts is used.
         request = HttpRequest("r", HEAD, 0.0, Admitted(reservation.principal, 0), b"")
         worst_case = WorstCase(0, 0.0, 0, 0)

@@ -5,15 +5,21 @@ An account that was not used since the boot has no row, so its spend comes from 
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from typing import NamedTuple
 
-from archwright.access.account_codec import PERIOD_INDEX, decode_row, sum_reserved_nusd
+from archwright.access.account_codec import (
+    NEW_ROW,
+    PERIOD_INDEX,
+    SPENT_INDEX,
+    decode_row,
+    sum_reserved_nusd,
+)
+from archwright.access.budget_periods import encode_periods
 from archwright.monitor.shared_table import SharedTable, Transaction
-from archwright.policy.usage_limits import BudgetPeriod, UsageLimits, nearest_nusd
+from archwright.policy.usage_limits import UsageLimits, nearest_nusd
 
-PERIOD_KINDS: tuple[BudgetPeriod, ...] = ("total", "month", "day")
 _REFUSAL = struct.Struct("<2q")  # period and budget at the time of the refusal
 _REFUSAL_PREFIX = b"x"
 DAY_S = 86_400
@@ -23,8 +29,9 @@ SumSpend = Callable[[int], Counter[str]]
 
 @dataclass(frozen=True, slots=True)
 class BudgetLevel:
-    """The use of one budget in its current period, in nano-USD. `since`: start of the period, seconds since 1970.
+    """The use of one budget in its current period, in nano-USD.
 
+    `since`: start of the period, seconds since 1970.
     `refused`: a request of this period did not fit, although no other request was running.
     """
 
@@ -39,49 +46,65 @@ class BudgetLevel:
         return max(0, self.budget_nusd - self.spent_nusd - self.reserved_nusd)
 
 
-def encode_periods(now: float) -> dict[BudgetPeriod, int]:
-    """Return the current period of each kind of budget: 4 x its start in seconds + the kind's
-    index.
-    """
-    day = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    starts = (0, int(day.replace(day=1).timestamp()), int(day.timestamp()))
-    kinds = enumerate(zip(PERIOD_KINDS, starts, strict=True))
-    return {kind: start * 4 + code for code, (kind, start) in kinds}
-
-
-def note_refusal(transaction: Transaction, account: bytes, period: int, budget_nusd: int) -> None:
+def note_refusal(
+    transaction: Transaction,
+    account: bytes,
+    *,
+    period: int,
+    budget_nusd: int,
+) -> None:
     """Note that a request did not fit into what is left of the account's budget."""
-    noted = _REFUSAL.pack(period, budget_nusd)
-    if transaction.get(_REFUSAL_PREFIX + account) != noted:
-        transaction.put(_REFUSAL_PREFIX + account, noted)
+    refusal = _REFUSAL.pack(period, budget_nusd)
+    if transaction.get(_REFUSAL_PREFIX + account) != refusal:
+        transaction.put(_REFUSAL_PREFIX + account, refusal)
 
 
 def read_budget_levels(
-    table: SharedTable, limits: Mapping[str, UsageLimits], sum_spend: SumSpend, now: float
+    table: SharedTable,
+    limits: Mapping[str, UsageLimits],
+    sum_spend: SumSpend,
+    *,
+    now: float,
 ) -> dict[str, BudgetLevel]:
     """Return the level of each scope with a budget. Raises StoreError."""
-    budgets = {scope: one for scope, one in limits.items() if one.budget_usd is not None}
-    return table.read(_read_levels, budgets, sum_spend, encode_periods(now))
+    budgets: list[_Budget] = []
+    periods = encode_periods(now)
+    for scope, limit in limits.items():
+        if limit.budget_usd is not None:
+            budget_nusd = nearest_nusd(limit.budget_usd)
+            budgets.append(_Budget(scope, budget_nusd, periods[limit.period]))
+    return table.read(_read_levels, budgets, sum_spend)
+
+
+class _Budget(NamedTuple):
+    """The budget of a scope in its current period."""
+
+    scope: str
+    nusd: int
+    period: int
 
 
 def _read_levels(
     transaction: Transaction,
-    budgets: Mapping[str, UsageLimits],
+    budgets: Iterable[_Budget],
     sum_spend: SumSpend,
-    periods: Mapping[BudgetPeriod, int],
 ) -> dict[str, BudgetLevel]:
     levels: dict[str, BudgetLevel] = {}
-    for scope, limits in budgets.items():
-        account, period = b"a" + scope.encode(), periods[limits.period]
-        budget_nusd = nearest_nusd(limits.budget_usd or 0.0)
+    for budget in budgets:
+        account = b"a" + budget.scope.encode()
+        since = budget.period // 4
         raw = transaction.get(account)
-        row = None if raw is None else decode_row(raw)
-        since = period // 4
-        if row is not None and row[PERIOD_INDEX] == period:
-            spent_nusd = row[PERIOD_INDEX - 1]
-        else:
-            spent_nusd = sum_spend(since // DAY_S)[scope]
-        reserved_nusd = 0 if row is None else sum_reserved_nusd(row)
-        refused = transaction.get(_REFUSAL_PREFIX + account) == _REFUSAL.pack(period, budget_nusd)
-        levels[scope] = BudgetLevel(budget_nusd, spent_nusd, reserved_nusd, since, refused)
+        row = NEW_ROW if raw is None else decode_row(raw)
+        spent_nusd = row[SPENT_INDEX]
+        if row[PERIOD_INDEX] != budget.period:
+            spent_nusd = sum_spend(since // DAY_S)[budget.scope]
+
+        last_refusal = transaction.get(_REFUSAL_PREFIX + account)
+        levels[budget.scope] = BudgetLevel(
+            budget_nusd=budget.nusd,
+            spent_nusd=spent_nusd,
+            reserved_nusd=sum_reserved_nusd(row),
+            since=since,
+            refused=last_refusal == _REFUSAL.pack(budget.period, budget.nusd),
+        )
     return levels

@@ -13,20 +13,37 @@ _ENTRY = struct.Struct("<II")  # number of the worker, its requests
 _PREFIX = b"p"
 
 
-def is_below_parallel_limit(transaction: Transaction, account: bytes, limit: int, worker: int) -> bool:
-    """True if the account may run one more request. Drops the counts of dead workers if it has no
-    room.
+def is_below_parallel_limit(
+    transaction: Transaction,
+    account: bytes,
+    *,
+    limit: int,
+    worker: int,
+) -> bool:
+    """True if the account may run one more request.
+
+    Drops the counts of dead workers if it has no room.
     """
     counts = _read_counts(transaction, account)
     if sum(counts.values()) < limit:
         return True
-    live = {one: count for one, count in counts.items() if one == worker or is_worker_alive(transaction, one)}
-    if len(live) < len(counts):
-        _write_counts(transaction, account, live)
-    return sum(live.values()) < limit
+
+    live_counts: dict[int, int] = {}
+    for counted_worker, count in counts.items():
+        if counted_worker == worker or is_worker_alive(transaction, counted_worker):
+            live_counts[counted_worker] = count
+    if len(live_counts) < len(counts):
+        _write_counts(transaction, account, live_counts)
+    return sum(live_counts.values()) < limit
 
 
-def change_parallel_count(transaction: Transaction, account: bytes, worker: int, change: int) -> None:
+def change_parallel_count(
+    transaction: Transaction,
+    account: bytes,
+    *,
+    worker: int,
+    change: int,
+) -> None:
     """Add `change` to the requests that a worker runs for the account."""
     counts = _read_counts(transaction, account)
     counts[worker] = max(0, counts.get(worker, 0) + change)
@@ -34,12 +51,16 @@ def change_parallel_count(transaction: Transaction, account: bytes, worker: int,
 
 
 def _read_counts(transaction: Transaction, account: bytes) -> dict[int, int]:
-    return dict(_ENTRY.iter_unpack(transaction.get(_PREFIX + account) or b""))
+    entries = transaction.get(_PREFIX + account) or b""
+    return dict(_ENTRY.iter_unpack(entries))
 
 
 def _write_counts(transaction: Transaction, account: bytes, counts: dict[int, int]) -> None:
-    entries = [_ENTRY.pack(worker, count) for worker, count in counts.items() if count]
+    entries = b""
+    for worker, count in counts.items():
+        if count:
+            entries += _ENTRY.pack(worker, count)
     if entries:
-        transaction.put(_PREFIX + account, b"".join(entries))
+        transaction.put(_PREFIX + account, entries)
     else:
         transaction.delete(_PREFIX + account)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from archwright.access.accounts import LimitDenial
+from archwright.access.reservations import LimitDenial
 from archwright.access.tables import LimitScope, format_scope_name
 from archwright.contract.served import RequestRecord
 from archwright.home import Home

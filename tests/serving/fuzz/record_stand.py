@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from archwright.access.accounts import Reservation
+from archwright.access.reservations import Reservation
 from archwright.engines.http_request_parser import parse_head
 from archwright.http_client.sse import ServerSentEvent
 from archwright.policy.usage_limits import LARGEST_BUDGET_USD, LARGEST_RATE

@@ -15,9 +15,10 @@ from typing import Any, cast
 import pytest
 from tests.tools.checks import WAIT_S, until_async
 
-from archwright.access.accounts import Accounts, Reservation, ReserveResult, open_accounts_table
+from archwright.access.accounts import Accounts, open_accounts_table
 from archwright.access.api_keys import KeyStore, Principal
 from archwright.access.audit_log import AuditEvent, AuditLog, check_chain, read_entries
+from archwright.access.reservations import Reservation, ReserveResult
 from archwright.contract.served import RequestRecord
 from archwright.engines.http_request_parser import parse_head
 from archwright.errors import StoreError
@@ -101,7 +102,7 @@ class Stand:
     def can_reserve(self, principal: Principal, tokens: int) -> bool:
         """True if another worker may reserve these tokens."""
         accounting = self.gateway.accounting
-        other = Accounts(accounting.accounts._table, accounting.keys, lambda _scope, _since: 0.0)
+        other = Accounts(accounting.accounts.table, accounting.keys, lambda _scope, _since: 0.0)
         return isinstance(other.reserve(principal, (tokens, None)), Reservation)
 
     def server(self) -> HttpServer:
@@ -408,7 +409,7 @@ def test_a_settlement_the_accounts_refuse_is_noted_and_the_records_are_flushed(s
     taken = accounts.reserve(principal, (10, 0.5))
     assert isinstance(taken, Reservation)
     accounts.settle(taken, 10, 0.1)
-    accounts._table.close()
+    accounts.table.close()
     texts: dict[str, Any] = dict.fromkeys(("tenant", "key_id", "action", "permission", "reason", "request_id"), "x")
     AuditLog(stand.ledger).record(AuditEvent(at=1.0, effect="allow", **texts))
     gateway.flush()

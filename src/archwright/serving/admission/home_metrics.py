@@ -29,8 +29,9 @@ def measure_home(home: Home, store: Store, accounting: CostAccounting, now: floa
     def sum_spend(day: int) -> Counter[str]:
         return sum_recorded_spend(store, home, day, int(now // DAY_S))
 
-    limits = {scope: one for scope, one in accounting.keys.read_limits().items() if scope.startswith(_TENANT)}
-    levels = read_budget_levels(accounting.accounts.table, limits, sum_spend, now)
+    all_limits = accounting.keys.read_limits()
+    limits = {scope: limit for scope, limit in all_limits.items() if scope.startswith(_TENANT)}
+    levels = read_budget_levels(accounting.accounts.table, limits, sum_spend, now=now)
     for scope, level in sorted(levels.items(), key=_sort_by_rest)[:BUDGET_SERIES]:
         labels = {"tenant": scope.removeprefix(_TENANT)}
         exposition.record("budget_usd", labels, level.budget_nusd / NUSD_PER_USD)

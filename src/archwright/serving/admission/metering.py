@@ -21,10 +21,11 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from archwright.access.accounts import Accounts, LimitDenial, Reservation, ReserveResult
+from archwright.access.accounts import Accounts
 from archwright.access.api_keys import KeyStore, Principal
 from archwright.access.key_cache import POLL_S
 from archwright.access.recorded_spend import sum_recorded_spend
+from archwright.access.reservations import LimitDenial, Reservation, ReserveResult
 from archwright.access.tables import LimitScope
 from archwright.errors import StoreError
 from archwright.home import Home
@@ -155,7 +156,7 @@ class CostAccounting(NamedTuple):
         cached = {index for index, (*_, one) in enumerate(wanted) if one}
         asked = [(request.principal, worst_case[:2]) for request, worst_case, _ in wanted]
         try:
-            results = self.accounts.reserve_all(asked, counted, cached)
+            results = self.accounts.reserve_all(asked, counted=counted, cached=cached)
         except StoreError:
             return [None] * len(wanted)
         return [None if isinstance(result, StoreError) else result for result in results]

@@ -5,7 +5,7 @@ import re
 from http import HTTPStatus
 from typing import NamedTuple
 
-from archwright.access.accounts import ReserveResult
+from archwright.access.reservations import ReserveResult
 from archwright.http_client.connection_pool import ResponseSink
 from archwright.serving.batches.batch_api import StoreCall, count_call
 from archwright.serving.batches.result_file import ReadableFile

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from archwright.access.accounts import LimitDenial, ReserveResult
+from archwright.access.reservations import LimitDenial, ReserveResult
 from archwright.contract.record import replace as copy_record
 from archwright.errors import ArchwrightError, EngineError
 from archwright.http_client.client import EngineRefused

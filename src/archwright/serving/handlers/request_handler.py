@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from archwright.access.accounts import LimitDenial, ReserveResult
+from archwright.access.reservations import LimitDenial, ReserveResult
 from archwright.contract.metrics import LIMITED_STATUS
 from archwright.contract.served import RequestRecord
 from archwright.errors import ArchwrightError

@@ -61,7 +61,8 @@ class AlertWatcher:
             return sum_recorded_spend(self._store, self._home, day, int(now // DAY_S))
 
         self._keys.refresh_version()
-        levels = read_budget_levels(self._table, self._keys.list_limits(), sum_spend, now)
+        limits = self._keys.list_limits()
+        levels = read_budget_levels(self._table, limits, sum_spend, now=now)
         names = read_user_names(self._store)
         for scope, level in levels.items():
             for threshold in THRESHOLDS:

@@ -13,8 +13,8 @@ from http import HTTPStatus
 import msgspec
 from msgspec.structs import replace
 
-from archwright.access.accounts import ReserveResult
 from archwright.access.api_keys import Principal
+from archwright.access.reservations import ReserveResult
 from archwright.contract.metrics import LIMITED_STATUS
 from archwright.contract.served import RequestRecord
 from archwright.engines.http_request_parser import RequestHead

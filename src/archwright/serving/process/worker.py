@@ -111,7 +111,7 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, context: WorkerCon
     cache = ResponseCache(home, pepper) if any(spec.cache != "off" for spec in config.endpoints) else None
 
     def stamp() -> object:
-        return keys.version, table.generation, len(accounts.clock_changes)
+        return keys.version, table.generation, accounts.clock_changes
 
     accounts = Accounts(table, keys, RecordedSpending(ledger, home, stamp, time.monotonic))
     accounting = CostAccounting(accounts, keys, journal, cache, OutputLengths())
