@@ -41,7 +41,9 @@ def gpu_plan(made_plan: MadePlan) -> Plan:
     plan = made_plan("clinic")
     option = next(one for one in plan.options if one.name == "on-premises")
     pool = next(one for one in option.pools if one.kind == "text" and one.accelerator)
-    launch = replace(pool.launch, arguments=("--enable-lora --max-loras=2", '--speculative-config={"model": "a b"}'))
+    launch = replace(
+        pool.launch, arguments=("--seed=7 --max-num-batched-tokens=2048", '--speculative-config={"model": "a b"}')
+    )
     pool = replace(pool, replicas=2, launch=launch)
     bought = Purchase(pool=pool.name, machine=pool.machine, kind="bought", machines=1.0, peak=1)
     option = replace(option, pools=(pool,), purchases=(bought,))
@@ -113,7 +115,9 @@ def test_an_engine_starts_after_its_weights_are_checked_and_ends_after_its_respo
         assert gateway["depends_on"][name] == {"condition": "service_started"}
         assert seconds(engine["stop_grace_period"]) <= seconds(gateway["stop_grace_period"])
         assert seconds(engine["healthcheck"]["start_period"]) >= 60
-        assert {"--enable-lora", "--max-loras=2", '--speculative-config={"model": "a b"}'} <= {*engine["command"]}
+        assert {"--seed=7", "--max-num-batched-tokens=2048", '--speculative-config={"model": "a b"}'} <= {
+            *engine["command"]
+        }
 
 
 def seconds(text: str) -> int:

@@ -306,7 +306,7 @@ def test_ray_takes_the_place_of_a_deployment_in_steps_that_the_plan_has_room_for
     assert proxy["type"] == "ClusterIP", "engines ask for no key"
     arguments = next(find_pods(gone)).spec["containers"][0]["args"]
     assert model["model_loading_config"]["model_source"] == arguments[0]
-    assert {"max_num_seqs", "max_model_len", "enable_lora"} <= set(model["engine_kwargs"])
+    assert {"max_num_seqs", "max_model_len", "tool_call_parser"} <= set(model["engine_kwargs"])
     assert not {"host", "port", "served_model_name", "shutdown_timeout"} & set(model["engine_kwargs"])
     assert {f"--max-num-seqs={model['engine_kwargs']['max_num_seqs']}"} <= set(arguments)
     script = next(file.text for path, file in bundle.files.items() if path.endswith("aws-us-east-1/install.sh"))

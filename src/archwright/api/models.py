@@ -34,7 +34,7 @@ from archwright.engines.pickles import PICKLE_SUFFIXES, refuse_pickle
 from archwright.errors import ErrorLocation, ModelError, argument_error
 from archwright.home import Home, locate_home
 from archwright.journal import report_step
-from archwright.lifecycle import evaluation, file_integrity, model_registry
+from archwright.lifecycle import adapter_export, evaluation, file_integrity, model_registry
 from archwright.lifecycle import promotion as promotions
 from archwright.operate import platform_control, rollout
 from archwright.store import Store
@@ -71,11 +71,12 @@ class ModelCard(ListedVersion):
 
 
 class ExportedVersion(Record):
-    """The SHA-256 of each file in `folder`; `base`: the model that an adapter changes, empty for a classifier."""
+    """The SHA-256 of each file that was written. `base`: the model that an adapter changes, `rank` that of its
+    matrices; empty and 0 for a classifier."""
 
     id: str
     base: str
-    folder: str
+    rank: int
     files: dict[str, str]
 
 
@@ -201,7 +202,10 @@ def export(id: str, *, output: str) -> ExportedVersion:  # noqa: A002 - the argu
         model = model_registry.find_model(store, id)
         files = file_integrity.export_files(home, model, Path(output))
         write_audit_record(store, "models.export", model.id)
-    return ExportedVersion(id=model.id, base=model.base, folder=output, files=files)
+    rank = 0
+    if model.peft_sha256:
+        rank = adapter_export.read_config(Path(output)).r
+    return ExportedVersion(id=model.id, base=model.base, rank=rank, files=files)
 
 
 def evaluate(id: str) -> Evaluation:  # noqa: A002 - the argument's name

@@ -20,7 +20,7 @@ from archwright import settings
 from archwright.api.rendering import BundleProblem, list_pin_problems, read_bundle
 from archwright.contract.record import Record, replace
 from archwright.deploy.rendering.bundle import PINS, encode_json, read_pins
-from archwright.deploy.rendering.components import ChartPin, ImagePin, ModelPin, Pins
+from archwright.deploy.rendering.components import ChartPin, ImagePin, ModelPin
 from archwright.engines.hub import HubClient, HubFile, HubReference, HubRepository
 from archwright.engines.model_files import compute_digest
 from archwright.errors import MissingError
@@ -51,12 +51,11 @@ def resolve(folder: str) -> PinResolution:
     read_bundle(path)
     pins = read_pins(path)
     resolver = _PinResolver()
-    found = Pins(
+    found = replace(
+        pins,
         images={name: resolver.resolve_image(name, pin) for name, pin in pins.images.items()},
         charts={name: resolver.resolve_chart(name, pin) for name, pin in pins.charts.items()},
         models={name: resolver.resolve_model(name, pin) for name, pin in pins.models.items()},
-        addresses=pins.addresses,
-        load_balancers=pins.load_balancers,
     )
     if found != pins:
         write_atomic(path / PINS, encode_json(msgspec.to_builtins(found)).encode(), mode=0o644)

@@ -131,6 +131,8 @@ class Launch(Record):
     engine's own series. `settings` are adapter options (threads, batch_tokens, embeddings ...). An external engine has
     a `url`. `startup_s`: predicted time until it is ready, 0 if unknown or predicted for the platform only.
     `arguments`: options of its command line, for an engine that the organisation starts on rented machines.
+    `adapters`: fine-tuned variants of the model by name, each with the workload that it tunes; a bundle loads those
+    whose files are pinned.
     """
 
     engine: str
@@ -141,6 +143,7 @@ class Launch(Record):
     url: str | None = None
     startup_s: float = 0.0
     arguments: tuple[str, ...] = ()
+    adapters: dict[str, str] = {}
 
 
 class TokenPrice(Record):

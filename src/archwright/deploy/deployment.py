@@ -171,7 +171,7 @@ class PoolDeployment(Record):
     def ray_image(self) -> str:
         """The component by which Ray can serve the pool too, if a further replica has accelerators; else empty."""
         usable = self.container if self.nodes == 1 and self.surge else None
-        return usable.row.ray.get(self.vendor, "") if usable else ""
+        return usable.ray.get(self.vendor, "") if usable else ""
 
     @property
     def scales(self) -> bool:

@@ -20,7 +20,8 @@ from archwright.deploy.cluster.load_balancer import build_load_balancer, list_en
 from archwright.deploy.cluster.log_retention import find_log_retention
 from archwright.deploy.cluster.node_pools import build_capacity
 from archwright.deploy.cluster.validation import build_validation
-from archwright.deploy.containers.engine_containers import choose_image, find_draft, name_draft
+from archwright.deploy.containers.engine_adapters import name_adapter_pin
+from archwright.deploy.containers.engine_containers import choose_image, find_adapter_row, find_draft, name_draft
 from archwright.deploy.containers.engine_layout import list_engines
 from archwright.deploy.containers.gateway_container import GatewayContainer, build_gateway
 from archwright.deploy.deployment import Deployment, build_deployment
@@ -36,6 +37,7 @@ from archwright.deploy.rendering.bundle import (
 from archwright.deploy.rendering.components import (
     JOB_IMAGE,
     OWN_IMAGE,
+    AdapterPin,
     ChartPin,
     ImagePin,
     ModelPin,
@@ -174,6 +176,7 @@ def render_bundle(
         images=named,
         charts=installed,
         models=pins.models,
+        adapters=pins.adapters,
         addresses=addresses,
         load_balancers={site: pins.load_balancers.get(site, "") for site in balanced},
     )
@@ -255,6 +258,7 @@ def _list_pins(option: Option, catalog: Catalog, version: str) -> Pins:
     charts = {one.id: ChartPin(source=one.install) for one in rows if one.install}
     images |= {name: ImagePin(reference=f"{name}:{version}") for name in (OWN_IMAGE, JOB_IMAGE)}
     models = {}
+    adapters = dict[str, AdapterPin]()
     for pool in option.pools:
         hub = catalog.hub_models.get(pool.model)
         file = pool.artefact if pool.artefact is not None and pool.artefact.sha256 else None
@@ -268,7 +272,9 @@ def _list_pins(option: Option, catalog: Catalog, version: str) -> Pins:
         )
         if draft := find_draft(pool):
             models[name_draft(pool)] = ModelPin(model=draft, repository=draft)
+        for adapter in find_adapter_row(pool.launch.engine).list_folders(pool):
+            adapters[name_adapter_pin(pool, adapter)] = AdapterPin(model=adapter)
         image, is_own = choose_image(pool, catalog)
         if is_own:
             images[image] = ImagePin(reference=f"{image}:unstated")
-    return Pins(images=images, charts=charts, models=models)
+    return Pins(images=images, charts=charts, models=models, adapters=adapters)

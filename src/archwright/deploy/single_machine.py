@@ -25,10 +25,23 @@ STARTUP_DEADLINE_S, STARTUP_MARGIN = 60.0, 5.0
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
+class ServedAdapter(NamedTuple):
+    """A fine-tuned variant, by the name of its training, that engines load beside the model of `workload`.
+
+    `engine_name`: what a request calls it. `version`: what records call it.
+    """
+
+    name: str
+    workload: str
+    engine_name: str
+    version: str
+
+
 class ExternalEndpoints(NamedTuple):
     """The URLs of a pool's engines that run elsewhere, the variable that holds their key, and fields to pass on.
 
     `kind`: their software; empty: the engine of the plan. `model`: their name of the model; empty: the plan's.
+    `adapters`: what they load beside the model.
     """
 
     urls: tuple[str, ...]
@@ -36,6 +49,7 @@ class ExternalEndpoints(NamedTuple):
     allow_fields: tuple[str, ...] = ()
     kind: str = ""
     model: str = ""
+    adapters: tuple[ServedAdapter, ...] = ()
 
 
 NO_EXTERNAL_ENDPOINTS: Mapping[str, ExternalEndpoints] = MappingProxyType({})
@@ -145,17 +159,39 @@ def build_gateway_config(
     for pool, _ in served:
         for workload in pool.workloads:
             together.setdefault((workload, pool.model), []).append(pool)
+    endpoints = list[dict[str, object]]()
+    for (name, _), pools in together.items():
+        endpoints.append(_build_endpoint_config(plan, _find_workload(plan, name), pools))
+    for adapter, pools in _group_adapters(served).items():
+        endpoints.append(_build_adapter_endpoint(plan, adapter, pools))
     return {
         **msgspec.to_builtins(listener),
         "store_url": store_url,
         "pools": [_build_pool_config(plan, pool, at) for pool, at in served],
-        "endpoints": [
-            {**_build_endpoint_config(plan, _find_workload(plan, name), pools), "cache": cache}
-            for (name, _), pools in together.items()
-        ],
+        "endpoints": [{**endpoint, "cache": cache} for endpoint in endpoints],
         "plan_digest": plan.digest,
         "workers": plan.gateway_workers,
     }
+
+
+def _group_adapters(served: LocatedPools) -> dict[ServedAdapter, list[Pool]]:
+    """Return the pools that serve each adapter in one version: a name means one version."""
+    versions = dict[str, ServedAdapter]()
+    grouped = dict[ServedAdapter, list[Pool]]()
+    for pool, at in served:
+        for adapter in at.adapters:
+            if versions.setdefault(adapter.name, adapter) == adapter:
+                grouped.setdefault(adapter, []).append(pool)
+    return grouped
+
+
+def _build_adapter_endpoint(plan: Plan, adapter: ServedAdapter, pools: list[Pool]) -> dict[str, object]:
+    """Return the endpoint of the workload that the adapter tunes, under the name of its training."""
+    endpoint = _build_endpoint_config(plan, _find_workload(plan, adapter.workload), pools)
+    endpoint["workload"] = adapter.name
+    endpoint["tuned_model"] = adapter.engine_name
+    endpoint["tuned_version"] = adapter.version
+    return endpoint
 
 
 def _find_workload(plan: Plan, name: str) -> WorkloadPlan:

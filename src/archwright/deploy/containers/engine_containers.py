@@ -16,8 +16,10 @@ import yaml
 from archwright.catalog.catalog import Catalog
 from archwright.contract.plan import Pool
 from archwright.contract.record import Record
+from archwright.deploy.containers.engine_adapters import AdapterRow
 from archwright.deploy.rendering.bundle import encode_json
 from archwright.deploy.rendering.components import ModelPin, Pins
+from archwright.deploy.single_machine import ServedAdapter
 
 MODELS = "/models"
 LISTENER = ("served-model-name", "host", "port", "shutdown-timeout")
@@ -43,6 +45,7 @@ class EngineRow(Record):
     model_file: str = ""
     upstream: str = ""
     ray: dict[str, str] = {}
+    adapters: AdapterRow = AdapterRow()
     drains: bool = False
 
 
@@ -56,7 +59,8 @@ class EngineContainer(Record):
 
     `resource`: extended resource of its accelerators, empty without. `in_flight`: its series of running requests.
     `weights`: the list of model files for `archwright.engines.weight_files`, which puts them into the folder `revision`
-    of the volume: a new list does not replace files of running engines.
+    of the volume: a new list does not replace files of running engines. `adapters`: those that it loads;
+    `adapter_folders`: the folder of each that it can load, by name.
     """
 
     component: str
@@ -72,6 +76,15 @@ class EngineContainer(Record):
     shared_memory_bytes: int
     weights: str
     revision: str
+    adapters: tuple[ServedAdapter, ...] = ()
+    adapter_folders: dict[str, str] = {}
+
+    @property
+    def ray(self) -> dict[str, str]:
+        """The images in which Ray can serve the pool too. Its configuration here loads no adapters."""
+        if self.adapters:
+            return {}
+        return self.row.ray
 
     @property
     def engine_options(self) -> dict[str, object]:
@@ -112,15 +125,21 @@ def build_container(
     component, is_own = choose_image(pool, catalog)
     pin = pins.models.get(pool.name, ModelPin(model=pool.model))
     folders = {MODEL_FOLDER: pin, DRAFT_FOLDER: pins.models.get(name_draft(pool))}
+    adapters = list(row.adapters.list_pinned(pool, pins))
+    for adapter in adapters:
+        folders[adapter.folder] = adapter.pin
     weights = encode_json([_list_files(name, one) for name, one in folders.items() if one is not None])
     revision = hashlib.sha256(weights.encode()).hexdigest()[:10]
+    folder = f"{MODELS}/{revision}"
+    arguments = list(_fill_arguments(pool, row, {"port": port, "grace_s": grace_s}, folder, pin))
+    arguments += row.adapters.list_arguments(adapters, folder)
     return EngineContainer(
         component=component,
         is_own_image=is_own,
         row=row,
         port=port,
         command=row.command,
-        arguments=tuple(_fill_arguments(pool, row, {"port": port, "grace_s": grace_s}, f"{MODELS}/{revision}", pin)),
+        arguments=tuple(arguments),
         in_flight=pool.launch.metrics.get("in_flight", row.in_flight),
         resource=find_resource(find_vendor(pool.accelerator, catalog)),
         environment={**row.environment, **pool.launch.environment},
@@ -128,6 +147,8 @@ def build_container(
         shared_memory_bytes=min(MOST_SHARED_MEMORY_BYTES, memory_bytes // SHARED_MEMORY_SHARE),
         weights=weights,
         revision=revision,
+        adapters=tuple(row.adapters.list_served(adapters, pool.model)),
+        adapter_folders=row.adapters.list_folders(pool),
     )
 
 
@@ -191,6 +212,14 @@ def _fill_arguments(pool: Pool, row: EngineRow, numbers: dict[str, int], folder:
         if draft:  # engines reach no hub: the draft model lies beside the model
             argument = argument.replace(draft, f"{folder}/{DRAFT_FOLDER}")
         yield from re.split(r" (?=--)", argument)
+
+
+def find_adapter_row(engine: str) -> AdapterRow:
+    """Return how an engine loads adapters; that of an unknown one loads none."""
+    row = read_engine_table().engines.get(engine)
+    if row is None:
+        return AdapterRow()
+    return row.adapters
 
 
 def find_draft(pool: Pool) -> str:

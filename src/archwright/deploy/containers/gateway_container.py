@@ -19,6 +19,7 @@ from archwright.deploy.rendering.bundle import encode_json
 from archwright.deploy.single_machine import (
     ExternalEndpoints,
     LocatedPools,
+    ServedAdapter,
     build_gateway_config,
     list_text_pools,
 )
@@ -149,8 +150,11 @@ def locate_engines(
         key = key or f"{make_label(pool.provider).replace('-', '_').upper()}_API_KEY"
         return ExternalEndpoints((f"https://{make_label(pool.provider)}.invalid/v1",), key)
     site, at = found
+    adapters = tuple[ServedAdapter, ...]()
+    if at.container is not None:
+        adapters = at.container.adapters
     if not site.is_main:
-        return ExternalEndpoints((at.url,), key or name_site_key(site.name), kind=at.server)
+        return ExternalEndpoints((at.url,), key or name_site_key(site.name), kind=at.server, adapters=adapters)
     replicas = range(pool.replicas) if "{replica}" in engine_url else range(1)
     urls = tuple(engine_url.format(pool=at.name, replica=replica, port=at.port) for replica in replicas)
-    return ExternalEndpoints(urls if engine_url else (), key, kind=at.server)
+    return ExternalEndpoints(urls if engine_url else (), key, kind=at.server, adapters=adapters)

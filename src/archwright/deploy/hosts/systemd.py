@@ -18,6 +18,7 @@ from archwright.deploy.deployment import Deployment, PoolDeployment
 from archwright.deploy.names import make_label
 from archwright.deploy.single_machine import (
     ExternalEndpoints,
+    ServedAdapter,
     build_engine_process,
     build_gateway_config,
     list_text_pools,
@@ -76,6 +77,7 @@ def build_units(deployment: Deployment) -> MachineUnits:
     engines, specs, located = list[EngineService](), list[ProcessSpec](), dict[str, ExternalEndpoints]()
     limits = {(one.pool.name, one.replica): one for one in list_engines(deployment)}
     for pool in deployment.pools:
+        adapters = tuple[ServedAdapter, ...]()
         own, urls = pool.pool.placement == "this-machine", list[str]()
         for replica in range(pool.pool.replicas if own or pool.container is not None else 0):
             spec, limit = build_engine_process(pool.pool, replica, 0.0), limits.get((pool.name, replica))
@@ -94,13 +96,15 @@ def build_units(deployment: Deployment) -> MachineUnits:
                 specs.append(spec)
                 engines.append(replace(unit, config=spec.config))
                 continue
-            port, weights = FIRST_ENGINE_PORT + len(engines), f"{ENGINE_HOME}/models/{pool.name}"
+            port, models = FIRST_ENGINE_PORT + len(engines), f"{ENGINE_HOME}/models/{pool.name}"
+            weights = f"{models}/{pool.container.revision}"
             urls.append(f"http://{HOST}:{port}/v1")
-            command, devices = _list_words(pool.container, weights, port), limit.devices if limit is not None else ()
+            adapters = pool.container.adapters
+            command, devices = _list_words(pool.container, models, port), limit.devices if limit is not None else ()
             environment = {**pool.container.environment, **spec.environment}
             unit = replace(unit, command=command, weights=weights, devices=devices, environment=environment)
             engines.append(unit)
-        located[pool.pool.name] = ExternalEndpoints(tuple(urls), kind="" if own else pool.engine)
+        located[pool.pool.name] = ExternalEndpoints(tuple(urls), kind="" if own else pool.engine, adapters=adapters)
     served = tuple((pool, located.get(pool.name) or locate_engines(pool, None, "")) for pool in list_text_pools(plan))
     config = build_gateway_config(plan, ListenerSettings(host=HOST, port=PORT), "", served)
     config |= {"plan_digest": deployment.plan.digest, "limits": deployment.gateway_limits}
@@ -123,11 +127,11 @@ def build_units(deployment: Deployment) -> MachineUnits:
     )
 
 
-def _list_words(container: EngineContainer, weights: str, port: int) -> tuple[str, ...]:
+def _list_words(container: EngineContainer, models: str, port: int) -> tuple[str, ...]:
     """Return the launch line of a container for this machine: its program, the folder of its models, its port."""
     program, *more = container.command
     words = [f"{SERVERS}/{container.component}/bin/{PurePosixPath(program).name}", *more]
     for one in container.arguments:
-        local = one.replace(f"{MODELS}/", f"{weights}/").replace("--host=0.0.0.0", f"--host={HOST}")
+        local = one.replace(f"{MODELS}/", f"{models}/").replace("--host=0.0.0.0", f"--host={HOST}")
         words.append(f"--port={port}" if local == f"--port={container.port}" else local)
     return tuple(words)

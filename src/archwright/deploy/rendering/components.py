@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 from msgspec import Meta
 
 from archwright.catalog.tables.records import Component
-from archwright.contract.record import Record
+from archwright.contract.record import Record, replace
 
 UNRESOLVED = "sha256:unresolved"
 OWN_IMAGE = "archwright"
@@ -109,16 +109,23 @@ class ModelPin(Record):
         return self.format == "fp8" and not self.stored
 
 
+class AdapterPin(ModelPin):
+    """The files of a fine-tuned variant, empty until one is trained. `rank`: of its matrices, 0 if unknown."""
+
+    rank: int = 0
+
+
 class Pins(Record):
     """pins.json of a bundle. A user fills in what is empty; the next rendering keeps it.
 
-    `addresses`: URL of each pool that the gateway reaches outside its site. `load_balancers`: a free address of the
-    front network of each own site that takes requests.
+    `adapters`: by pool and name, "POOL/NAME". `addresses`: URL of each pool that the gateway reaches outside its site.
+    `load_balancers`: a free address of the front network of each own site that takes requests.
     """
 
     images: dict[str, ImagePin] = {}
     charts: dict[str, ChartPin] = {}
     models: dict[str, ModelPin] = {}
+    adapters: dict[str, AdapterPin] = {}
     addresses: dict[str, _Url] = {}
     load_balancers: dict[str, _Network] = {}
 
@@ -180,9 +187,11 @@ def merge_pins(wanted: Pins, known: Pins) -> Pins:
         name: known.models[name] if _is_same_model(pin, known.models.get(name)) else pin
         for name, pin in wanted.models.items()
     }
-    return Pins(
-        images=images, charts=charts, models=models, addresses=known.addresses, load_balancers=known.load_balancers
-    )
+    adapters = dict(wanted.adapters)
+    for name, pin in known.adapters.items():
+        if name in adapters:
+            adapters[name] = pin
+    return replace(known, images=images, charts=charts, models=models, adapters=adapters)
 
 
 def _is_same_image(pin: ImagePin, known: ImagePin | None) -> bool:

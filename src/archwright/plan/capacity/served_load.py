@@ -132,7 +132,8 @@ def build_text_load(demand: Demand) -> TextLoad:
     """Return the requests of a text workload, with what they share."""
     workload = demand.workload
     shared = (workload.traffic or Traffic()).shared_prefix_share or 0.0
-    return TextLoad(workload.name, demand.input_tokens, demand.output_tokens, workload.slo, shared, demand.adapters)
+    adapters = len(demand.adapters)
+    return TextLoad(workload.name, demand.input_tokens, demand.output_tokens, workload.slo, shared, adapters)
 
 
 def compute_peak_seconds(rate: float) -> float:

@@ -44,7 +44,7 @@ class Demand(NamedTuple):
     """A steady load: today's rates in requests per second and today's volumes per month.
 
     Kinds without tokens have lengths of 0. `elsewhere`: requests per second that other machines serve, per month.
-    `adapters`: fine-tuned variants of the model that are served together with it.
+    `adapters`: names of the fine-tuned variants of the model that are served together with it.
     """
 
     workload: Workload
@@ -56,7 +56,7 @@ class Demand(NamedTuple):
     requests_per_month: float
     levels: tuple[LoadLevel, ...] = ()
     elsewhere: tuple[float, ...] = ()
-    adapters: int = 0
+    adapters: tuple[str, ...] = ()
 
     def rates(self, month: int) -> tuple[float, ...]:
         """Return requests per second at each load level in a month, without the load served elsewhere."""
@@ -135,8 +135,12 @@ def list_text_demands(needs: Needs) -> tuple[Demand, ...]:
 
 def list_steady_demands(needs: Needs) -> tuple[Demand, ...]:
     found = (forecast_demand(workload, needs.budget.horizon_months) for workload in needs.workloads)
-    tuned = [one.base for one in needs.workloads if one.kind == "finetune" and one.method in (None, "lora")]
-    return tuple(one._replace(adapters=tuned.count(one.workload.name)) for one in found if one is not None)
+    tuned = [one for one in needs.workloads if one.kind == "finetune" and one.method in (None, "lora")]
+    demands = list[Demand]()
+    for demand in filter(None, found):
+        adapters = tuple(one.name for one in tuned if one.base == demand.workload.name)
+        demands.append(demand._replace(adapters=adapters))
+    return tuple(demands)
 
 
 def forecast_demand(workload: Workload, horizon_months: int) -> Demand | None:

@@ -297,6 +297,7 @@ class PoolWriter:
                 metrics=self._catalog.list_engine_series(steady.engine),
                 arguments=self._list_arguments(task, host, steady) if engine is not None else (),
                 startup_s=engine.estimate_startup_s(weights, steady.devices) if engine is not None else 0.0,
+                adapters=dict.fromkeys(task.demand.adapters, task.workload.name),
             ),
             options=steady.options,
             parallelism=replace(steady.parallelism, data=replicas),
@@ -309,13 +310,14 @@ class PoolWriter:
     def _list_arguments(self, task: WorkloadTask, host: CandidateMachine, steady: SteadyCapacity) -> tuple[str, ...]:
         """Return the flags of the engine's options, its memory, and the parsers of a model that generates text."""
         engine = self._catalog.engines[steady.engine]
-        flags = tuple(list_flags(engine, steady.options).values())
+        flags = list(list_flags(engine, steady.options).values())
         share = self.find_memory_share(steady, host.machine.accelerator)
-        if engine.memory_flag and share is not None:
-            flags = (*flags, engine.memory_flag.format(share=share))
-        if task.workload.kind not in TEXT_KINDS:
-            return flags
-        return (*flags, *engine.list_parser_flags(self._catalog.serving_parsers.get(steady.model)))
+        if engine.memory_flag and share:
+            flags.append(engine.memory_flag.format(share=share))
+        if task.workload.kind in TEXT_KINDS:
+            parsers = self._catalog.serving_parsers.get(steady.model)
+            flags += engine.list_parser_flags(parsers)
+        return tuple(flags)
 
     def find_memory_share(self, steady: SteadyCapacity, device: Accelerator | None) -> float | None:
         """Return the share of memory that weights and the cache of all slots need, if the machine uses it too.
