@@ -180,9 +180,9 @@ def list_features(
     bandwidth = facts.bandwidth_bytes_per_s
     memory = [math.log(bandwidth), float(facts.memory_nodes), float(facts.bandwidth_measured)]
     processor = [math.log(facts.threads), math.log(bandwidth / facts.threads), *memory]
-    vendor = _find_index(facts.vendor, orders["vendor"])
-    instruction_set = _find_index(facts.instruction_set, orders["instruction_set"])
-    microarchitecture = _find_index(facts.microarchitecture, orders["microarchitecture"])
+    vendor = boosted_trees.find_position(facts.vendor, orders["vendor"])
+    instruction_set = boosted_trees.find_position(facts.instruction_set, orders["instruction_set"])
+    microarchitecture = boosted_trees.find_position(facts.microarchitecture, orders["microarchitecture"])
     maker = [vendor, instruction_set, microarchitecture]
     unsure = [_log_known(facts.clock_hz), _log_known(facts.cache_bytes / facts.threads), float(facts.server)]
     kernels = [float(work.kernels == LLAMAFILE)]
@@ -191,11 +191,6 @@ def list_features(
     compute_share = parts.compute_s / parts.total_s
     step = [math.log(parts.total_s), math.log(fixed_share), math.log(compute_share)]
     return [*processor, *maker, *unsure, *kernels, *model, *step]
-
-
-def _find_index(name: str, names: tuple[str, ...]) -> float:
-    """Return the position of `name`, -1 if it is not there."""
-    return float(names.index(name)) if name in names else UNKNOWN
 
 
 def _log_known(value: float) -> float:

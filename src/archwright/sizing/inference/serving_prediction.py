@@ -21,9 +21,10 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import TokenLength
 from archwright.contract.record import Record
 from archwright.errors import CatalogError
-from archwright.sizing.inference import closed_loop, processor_speed
+from archwright.sizing.inference import closed_loop, local_devices, processor_speed
 from archwright.sizing.inference.cpu_inference import CpuSetup, build_cpu_engine, build_processor_hardware
 from archwright.sizing.inference.engine_instance import EngineInstance, RequestLengths
+from archwright.sizing.inference.local_devices import LocalDeployment
 from archwright.sizing.inference.processor_speed import HostReport
 from archwright.sizing.model import numeric_precision
 from archwright.sizing.model.parallel_layout import WIDEST_TENSOR, ParallelLayout, parse_layout, replicate_layout
@@ -189,7 +190,11 @@ def resolve_deployment(asked: ServingQuery, subjects: BenchmarkNameResolver) -> 
 
 
 def _describe_load(asked: ServingQuery, prompt: float, answer: float, slots: float) -> step_time_model.RequestLoad:
-    kind = next((kind for name, kind in LOADS.items() if asked.scenario.startswith(name)), step_time_model.CLOSED)
+    kind = step_time_model.CLOSED
+    for name, load in LOADS.items():
+        if asked.scenario.startswith(name):
+            kind = load
+            break
     first = 0.1
     if asked.concurrency and asked.requests:
         first = min(asked.concurrency / asked.requests, 1.0)
@@ -210,7 +215,8 @@ def _place_deployment(
     Without a stated format: the most likely one in which weights and a sequence of `context` tokens fit, else the most
     likely one."""
     catalog, family = environment
-    named, shape = numeric_precision.parse_precision(asked.precision, asked.model), group_weights(model)
+    named = numeric_precision.parse_precision(asked.precision, asked.model)
+    shape = group_weights(model)
     layout = parse_layout(asked.parallelism)
     if layout is None and family.local and asked.devices > 1:
         layout = ParallelLayout(pp=min(asked.devices, MOST_DEVICES))
@@ -247,8 +253,10 @@ def _resolve_lengths(
 ) -> tuple[float, float, int, list[str]]:
     """Return prompt tokens, output tokens, beams, and the assumptions about the lengths."""
     usual_prompt, usual_answer, beams = subjects.scenario_load(asked.scenario, model.id)
-    prompt, answer = asked.input_tokens, asked.output_tokens
-    assumed = [] if prompt is not None and answer is not None else ["prompt and output length"]
+    prompt = asked.input_tokens
+    answer = asked.output_tokens
+    is_known = prompt is not None and answer is not None
+    assumed = [] if is_known else ["prompt and output length"]
     return usual_prompt if prompt is None else prompt, usual_answer if answer is None else answer, beams, assumed
 
 
@@ -267,7 +275,8 @@ def resolve_model(
 
 def _narrowest_layout(worker: ShardedModel, device: DeviceSpec, devices: int) -> ParallelLayout:
     """Return the lowest TP degree whose weights leave room, up to the stated devices; else the highest degree."""
-    limit, tp = devices if devices >= 1 else WIDEST_TENSOR, 1
+    limit = devices if devices >= 1 else WIDEST_TENSOR
+    tp = 1
     while tp * 2 <= limit:
         if worker._replace(layout=ParallelLayout(tp=tp, moe_tp=tp, ep=1)).weight_bytes() < 0.75 * device.memory:
             break
@@ -299,7 +308,50 @@ def predict_deployment(
     """Predict a deployment. Raises CatalogError AW-CAT-01 if a name has no row."""
     if subjects.accelerator(asked.accelerator).kind == extrapolation.HOST_KIND:
         return _predict_on_cpu(asked, subjects)
-    return predict_resolved_deployment(resolve_deployment(asked, subjects), fit or load_table("serving"))
+    resolved = resolve_deployment(asked, subjects)
+    local_fit = load_table(local_devices.TABLE)
+    local = describe_local_deployment(resolved)
+    if fit is None and local_devices.is_covered(local, local_fit):
+        return _predict_local_deployment(resolved, local_fit)
+    return predict_resolved_deployment(resolved, fit or load_table("serving"))
+
+
+def describe_local_deployment(resolved: ResolvedDeployment) -> LocalDeployment:
+    return LocalDeployment(
+        model=resolved.model,
+        accelerator=resolved.accelerator,
+        worker=resolved.worker,
+        device=resolved.device,
+        case=resolved.case,
+        engine=resolved.asked.engine,
+    )
+
+
+def _predict_local_deployment(resolved: ResolvedDeployment, fit: FittedTable) -> DeploymentPrediction:
+    """Predict one request to a local engine: the physics, with the trees and bands of such devices."""
+    serving = load_table("serving")
+    local = describe_local_deployment(resolved)
+    tpot_s, ttft_s = predict_means(resolved, serving, NEW_BOTH)
+    tpot_s = local_devices.correct_mean(local, fit, metric="tpot", mean_s=tpot_s)
+    ttft_s = local_devices.correct_mean(local, fit, metric="ttft", mean_s=ttft_s)
+    widening = widen_for_distance(len(resolved.weak), resolved.accelerator, resolved.catalog)
+    bands: dict[str, Estimate] = {}
+    for metric in ("tpot_s", "ttft_s"):
+        band = fit.find_band(metric, resolved.accelerator.vendor, "any")
+        low, high = widening.combine_bands([(band.low, band.high)])
+        bands[metric] = Estimate(value=1.0, low=low, high=high, unit="")
+    loop = closed_loop.predict_fitted_loop(resolved.case, serving.coefficients, (tpot_s, ttft_s))
+    pace = bands["ttft_s"]
+    if resolved.case.answer > 1:
+        pace = bands["tpot_s"]
+    rate = max(predict_rate(resolved, tpot_s, ttft_s), step_time_model.EPSILON)
+    prediction = _assemble_prediction(resolved.asked, loop, bands, pace.scaled(1 / rate, unit="s"))
+    return prediction._replace(
+        stratum=f"local engine on {resolved.accelerator.vendor}",
+        regime=classify_regime(resolved),
+        weak=resolved.weak,
+        assumed=resolved.assumed,
+    )
 
 
 def predict_resolved_deployment(found: ResolvedDeployment, fit: FittedTable, stratum: str = "") -> DeploymentPrediction:

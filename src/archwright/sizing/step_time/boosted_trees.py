@@ -26,3 +26,8 @@ class RegressionTree(Record):
 
 def sum_trees(trees: Sequence[RegressionTree], features: Sequence[float]) -> float:
     return sum(tree.leaf_value(features) for tree in trees)
+
+
+def find_position(name: str, names: Sequence[str]) -> float:
+    """Return the position of `name` as a feature, -1 if it is not there."""
+    return float(names.index(name)) if name in names else -1.0
