@@ -25,6 +25,7 @@ import lmdb
 from archwright.access.accounts import Accounts, open_accounts_table
 from archwright.access.api_keys import KeyStore
 from archwright.access.reservations import LimitDenial
+from archwright.access.signed_rows import append_signed
 from archwright.access.tables import KEYS, LIMITS, TENANTS, KeyRecord, LimitRow, Tenant
 from archwright.home import Home
 from archwright.policy.cache_key import CacheKeyParts
@@ -148,9 +149,11 @@ def many_keys(home: Home, keys: int, tenants: int) -> dict[str, object]:
     """Resident memory of the Keys object alone: all keys limited, half with a user, in three kinds of limits."""
     store = Store(home.store_url)
     store.append(TENANTS, [Tenant(name=f"t{number}", created_at=0.0) for number in range(tenants)])
-    store.append(
+    append_signed(
+        store,
+        PEPPER,
         KEYS,
-        [
+        *[
             KeyRecord(
                 id=f"key-{number:016x}",
                 tenant=f"t{number % tenants}",
@@ -166,7 +169,8 @@ def many_keys(home: Home, keys: int, tenants: int) -> dict[str, object]:
             for number in range(keys)
         ],
     )
-    store.append(LIMITS, [LimitRow(scope=f"tenant:t{number}", tpm=10**6, at=0.0) for number in range(tenants)])
+    limits = [LimitRow(scope=f"tenant:t{number}", tpm=10**6, at=0.0) for number in range(tenants)]
+    append_signed(store, PEPPER, LIMITS, *limits)
     store.close()
     gc.collect()
     first = KeyStore(Store("sqlite://"), PEPPER)

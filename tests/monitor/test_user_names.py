@@ -40,7 +40,7 @@ def test_a_user_of_an_older_version_stays_one_user(store: Store) -> None:
     keys = make_keys(store)
     _secret, record = keys.create("clinic")
     check = tables.PepperCheck(generation=2, check="")
-    sign_anew(store, b"pepper", check, lambda row: replace(row, user="bob"))
+    sign_anew(store, b"pepper", check, change=lambda row: replace(row, user="bob"))
     keys.create("clinic", user="bob")
     assert {row.user for row in store.rows(tables.KEYS)} == {"bob"}
     assert [key.user for key in keys.list()] == ["bob", "bob"] and record.id

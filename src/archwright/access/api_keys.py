@@ -203,7 +203,7 @@ class KeyStore(KeyCache):
 
     def _append(self, table: RecordTable[R], *rows: R) -> R:
         """Append rows and return the last one with its signature."""
-        return append_signed(self._store, self._pepper, table, rows)[-1]
+        return append_signed(self._store, self._pepper, table, *rows)[-1]
 
     def _read_keys(self, where: Mapping[str, object] | None) -> list[KeyRecord]:
         """Return the authentic records of keys, oldest first: a forged record decides nothing, and
@@ -390,7 +390,7 @@ def renew_signatures(home: Home, store: Store, change: Callable[[Any], Any]) -> 
     pepper = load_pepper(home, store)
     signer = read_signer(store, pepper)
     check = tables.PepperCheck(generation=signer.generation + 1, check=_compute_check(pepper))
-    sign_anew(store, pepper, check, change, former=signer)
+    sign_anew(store, pepper, check, change=change, former=signer)
 
 
 def _compute_check(pepper: bytes) -> str:

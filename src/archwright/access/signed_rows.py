@@ -1,5 +1,6 @@
-"""Signed rows of keys, revocations, ends of secrets, limits and tracing: a database alone changes
-no decision.
+"""Signed rows of keys, revocations, ends of secrets, limits and tracing.
+
+A database alone changes no decision.
 
 A field that a later release added is signed only where it is set, so older rows stay authentic.
 
@@ -22,7 +23,8 @@ import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import Any, TypeVar
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -36,16 +38,17 @@ R = TypeVar("R", bound=SignedRow)
 RowsBySeq = Sequence[tuple[int, R]]
 
 ALTERED_HINT = (
-    "run archwright audit verify, then restore the database from a backup: archwright restore --into DIR; "
-    "or give up all keys: archwright key reset"
+    "run archwright audit verify, then restore the database from a backup: "
+    "archwright restore --into DIR; or give up all keys: archwright key reset"
 )
 LATER_FIELDS = ("parallel",)
 _ENCODE = msgspec.json.Encoder().encode
 
 
 class RowsMark(Record):
-    """The newest row of each signed table: its number `seqs` in the store, and the `digest` of
-    their signatures.
+    """The newest row of each signed table.
+
+    `seqs`: its number in the store; `digest`: of their signatures.
     """
 
     generation: int
@@ -72,14 +75,16 @@ class RowSigner:
         return signed
 
     def is_authentic(self, table: RecordTable[R], row: R) -> bool:
-        return hmac.compare_digest(row.mac.encode(), self._compute_mac(table, row).encode())
+        expected_mac = self._compute_mac(table, row)
+        return hmac.compare_digest(row.mac.encode(), expected_mac.encode())
 
     def select_authentic(self, table: RecordTable[R], rows: Iterable[R]) -> list[R]:
         return [row for row in rows if self.is_authentic(table, row)]
 
     def check(self, table: RecordTable[R], rows: RowsBySeq[R], prev: str = "") -> None:
-        """Raise StoreError AW-STO-20 unless the rows are authentic and follow the row with the
-        signature `prev`.
+        """Raise StoreError AW-STO-20 unless the rows are authentic.
+
+        They must follow the row with the signature `prev`.
         """
         for seq, row in rows:
             if not self.is_authentic(table, row):
@@ -89,27 +94,39 @@ class RowSigner:
             prev = row.mac
 
     def _compute_mac(self, table: RecordTable[R], row: R) -> str:
-        names, decimals = _cached_fields(table.record)
+        fields = _cached_fields(table.record)
         values: list[object] = [table.name]
-        for name in names:
+        for name in fields.names:
             value = getattr(row, name)
             if value is None and name in LATER_FIELDS:
                 continue
-            # A database returns 5 as 5.0 in a column of decimals.
-            values.append(float(value) if name in decimals and value is not None else value)
+            if value is not None and name in fields.decimals:
+                value = float(value)  # a database returns 5 as 5.0 in a column of decimals
+            values.append(value)
         keyed = self._hmac.copy()
         keyed.update(_ENCODE(values))
         return keyed.hexdigest()
 
 
-def _list_fields(record: type[Any]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Return the names of the signed fields, and those of decimals among them."""
-    fields = [field for field in msgspec.structs.fields(record) if field.name != "mac"]
-    names = tuple(field.name for field in fields)
-    return names, frozenset(field.name for field in fields if field.type in (float, float | None))
+class _SignedFields(NamedTuple):
+    """The signed fields of a table, and those of decimals among them."""
+
+    names: tuple[str, ...]
+    decimals: frozenset[str]
 
 
-_cached_fields: Callable[[Any], tuple[tuple[str, ...], frozenset[str]]] = cache(_list_fields)
+def _list_fields(record: type[Any]) -> _SignedFields:
+    names: list[str] = []
+    decimals: set[str] = set()
+    for field in msgspec.structs.fields(record):
+        if field.name != "mac":
+            names.append(field.name)
+        if field.type in (float, float | None):
+            decimals.add(field.name)
+    return _SignedFields(tuple(names), frozenset(decimals))
+
+
+_cached_fields: Callable[[Any], _SignedFields] = cache(_list_fields)
 
 
 def altered_error(message: str, table: RecordTable[Any]) -> StoreError:
@@ -118,14 +135,31 @@ def altered_error(message: str, table: RecordTable[Any]) -> StoreError:
 
 def read_signer(store: Store, pepper: bytes) -> RowSigner:
     """Return the signer of the store's present generation. Raises StoreError."""
+    return RowSigner(pepper, _read_generation(store))
+
+
+def _read_generation(store: Store) -> int:
     newest = store.rows(tables.PEPPER_CHECKS, newest_first=True, limit=1)
-    return RowSigner(pepper, newest[0].generation if newest else 1)
+    return newest[0].generation if newest else 1
 
 
-def append_signed(store: Store, pepper: bytes, table: RecordTable[R], rows: Sequence[R]) -> Sequence[R]:
-    """Append rows, and return them with their signatures. Raises as `Store.append_together` does."""
-    store.newest_seq(tables.PEPPER_CHECKS)  # makes the table, which cannot be made within the transaction
-    return store.append_linked(table, lambda newest: read_signer(store, pepper).sign(table, rows, newest))
+def append_signed(
+    store: Store,
+    pepper: bytes,
+    table: RecordTable[R],
+    *rows: R,
+) -> Sequence[R]:
+    """Append rows, and return them with their signatures.
+
+    Raises as `Store.append_together` does.
+    """
+
+    def sign(newest: R | None) -> list[R]:
+        return read_signer(store, pepper).sign(table, rows, newest)
+
+    # Makes the table, which cannot be made within the transaction.
+    store.newest_seq(tables.PEPPER_CHECKS)
+    return store.append_linked(table, sign)
 
 
 def check_rows(store: Store, signer: RowSigner) -> None:
@@ -135,13 +169,14 @@ def check_rows(store: Store, signer: RowSigner) -> None:
 
 
 def sign_unsigned(store: Store, pepper: bytes) -> None:
-    """Sign the rows of an older version, once: if any row has a signature, all rows stay as they
-    are.
+    """Sign the rows of an older version, once.
+
+    If any row has a signature, all rows stay as they are.
     """
     signer = read_signer(store, pepper)
 
     def sign_all(groups: list[list[Any]]) -> list[list[Any]]:
-        if any(row.mac for rows in groups for row in rows):
+        if any(row.mac for row in chain.from_iterable(groups)):
             return groups
         return _sign_groups(signer, groups)
 
@@ -152,8 +187,8 @@ def sign_anew(
     store: Store,
     pepper: bytes,
     check: PepperCheck,
-    change: Callable[[Any], Any] = lambda row: row,
     *,
+    change: Callable[[Any], Any] = lambda row: row,
     former: RowSigner | None = None,
 ) -> None:
     """Sign every row in the generation of `check`, after a `change`, in one transaction.
@@ -168,36 +203,48 @@ def sign_anew(
         if former is not None:
             for table, rows in zip(SIGNED_TABLES, groups, strict=True):
                 former.check(table, list(enumerate(rows, 1)))
-        return _sign_groups(signer, [[change(row) for row in rows] for rows in groups])
+        changed_groups = [list(map(change, rows)) for rows in groups]
+        return _sign_groups(signer, changed_groups)
 
     also: TableRows = ((tables.PEPPER_CHECKS, [check]),)
     store.revise_together(SIGNED_TABLES, sign_all, also=also)
 
 
 def _sign_groups(signer: RowSigner, groups: list[list[Any]]) -> list[list[Any]]:
-    return [signer.sign(table, rows, None) for table, rows in zip(SIGNED_TABLES, groups, strict=True)]
+    signed_groups: list[list[Any]] = []
+    for table, rows in zip(SIGNED_TABLES, groups, strict=True):
+        signed_groups.append(signer.sign(table, rows, None))
+    return signed_groups
 
 
 def read_mark(store: Store) -> RowsMark:
     """Return the newest row of each table. Reads six rows, whatever the number of keys."""
-    checks = store.rows(tables.PEPPER_CHECKS, newest_first=True, limit=1)
-    newest = [store.numbered_rows(table, newest_first=True, limit=1) for table in SIGNED_TABLES]
-    seqs = tuple(rows[0][0] if rows else 0 for rows in newest)
-    macs = [rows[0][1].mac if rows else "" for rows in newest]
-    return _build_mark(checks[0].generation if checks else 1, seqs, macs)
+    generation = _read_generation(store)
+    seqs: list[int] = []
+    macs: list[str] = []
+    for table in SIGNED_TABLES:
+        newest_seq = 0
+        newest_mac = ""
+        for seq, row in store.numbered_rows(table, newest_first=True, limit=1):
+            newest_seq = seq
+            newest_mac = row.mac
+        seqs.append(newest_seq)
+        macs.append(newest_mac)
+    return RowsMark(generation=generation, seqs=tuple(seqs), digest=_digest_macs(macs))
 
 
 def find_mark(store: Store, mark: RowsMark) -> RowsMark:
-    """Return the mark of the present rows at the numbers of `mark`: another one if rows were
-    replaced or removed.
+    """Return the mark of the present rows at the numbers of `mark`.
+
+    It is another one if rows were replaced or removed.
     """
-    checks = store.rows(tables.PEPPER_CHECKS, newest_first=True, limit=1)
-    macs = []
+    generation = _read_generation(store)
+    macs: list[str] = []
     for table, seq in zip(SIGNED_TABLES, mark.seqs, strict=True):
-        found = store.columns(table, ("mac",), {"seq": seq})
-        macs.append(str(found[0][0]) if found else "")
-    return _build_mark(checks[0].generation if checks else 1, mark.seqs, macs)
+        rows = store.columns(table, ("mac",), {"seq": seq})
+        macs.append(str(rows[0][0]) if rows else "")
+    return RowsMark(generation=generation, seqs=mark.seqs, digest=_digest_macs(macs))
 
 
-def _build_mark(generation: int, seqs: tuple[int, ...], macs: Sequence[str]) -> RowsMark:
-    return RowsMark(generation=generation, seqs=seqs, digest=hashlib.sha256(_ENCODE(macs)).hexdigest())
+def _digest_macs(macs: list[str]) -> str:
+    return hashlib.sha256(_ENCODE(macs)).hexdigest()

@@ -91,7 +91,7 @@ def test_tables_blocks_and_free_pages_of_the_database(lake: Lake) -> None:
     secret, _record = keys.create("clinic", name="laptop")
     check = replace(lake.store.rows(tables.PEPPER_CHECKS)[-1], generation=2)
     pepper = load_pepper(lake.home, lake.store)
-    sign_anew(lake.store, pepper, check, lambda row: replace(row, name=f"laptop of {NAME}"))
+    sign_anew(lake.store, pepper, check, change=lambda row: replace(row, name=f"laptop of {NAME}"))
     lines = zlib.compress(f'{{"id":"1","user":"{NAME}"}}\n{{"id":"2","user":"bob"}}'.encode())
     block = RecordBlock(writer="w", number=0, end=9, first_at=1.0, last_at=2.0, count=2, tip="", data=lines)
     lake.store.append(BLOCKS["served"], [block])

@@ -58,7 +58,8 @@ class UserNameStore(ErasableStore):
             left = sorted(keys - {row.key_id for row in store.rows(access_tables.REVOCATIONS)})
             if left:
                 revoked = [access_tables.Revocation(key_id=key, at=time.time()) for key in left]
-                append_signed(store, load_pepper(self._scope.home, store), access_tables.REVOCATIONS, revoked)
+                pepper = load_pepper(self._scope.home, store)
+                append_signed(store, pepper, access_tables.REVOCATIONS, *revoked)
             store.remove(USER_NAMES, {"tenant": one.tenant, "name": one.name})
 
     def _list_names(self) -> list[UserName]:
