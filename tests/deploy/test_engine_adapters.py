@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from collections.abc import Callable, Iterator
@@ -20,8 +21,11 @@ from archwright.catalog.catalog import Catalog
 from archwright.contract.plan import Launch, Plan, Purchase
 from archwright.contract.record import replace
 from archwright.deploy.rendering.bundle import FileBundle, read_pins, write_bundle
-from archwright.deploy.rendering.components import AdapterPin, Pins, list_open_pins
+from archwright.deploy.rendering.components import AdapterPin, ModelPin, Pins, list_open_pins
+from archwright.engines.weight_files import check_weights, load_weights
+from archwright.journal import Journal
 from archwright.serving.settings.config import GatewayConfig, check_table
+from archwright.settings import HubAccess
 
 from .clusters import read_clusters
 from .object_rules import find_pods
@@ -161,6 +165,35 @@ def test_a_pinned_adapter_is_mounted_loaded_and_served(
     assert tuned.tuned_model == {"vllm": "tone", "sglang": "Qwen3-8B:tone"}[engine]
     assert tuned.tuned_version.startswith("tone@") and base.tuned_model == ""
     assert tuned.targets == base.targets, "it shares the slots"
+
+
+def test_the_loader_puts_a_trained_adapter_beside_the_weights_that_are_there(
+    owned: Plan, made_bundle: MadeBundle, tmp_path: Path
+) -> None:
+    """The lists of two renderings: one before and one after a training. The volume of a pool is the folder `chat`."""
+    contents = {"adapter_config.json": b'{"r": 24}', "adapter_model.safetensors": b"matrices"}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    base = ModelPin(model="Qwen3-8B", format="bf16", files={"model.safetensors": hashlib.sha256(b"base").hexdigest()})
+    folders = list[Path]()
+    for adapters in ({}, {"chat/tone": replace(ADAPTER, files=digests)}):
+        bundle = made_bundle(owned, "compose", pins=Pins(models={"chat": base}, adapters=adapters))
+        chat, _ = sorted(read_compose(bundle))
+        folder = tmp_path / "chat" / Path(chat.root).name
+        if not folders:
+            (folder / "model").mkdir(parents=True)
+            (folder / "model/model.safetensors").write_bytes(b"base")
+        else:
+            (folder / "adapter-tone").mkdir(parents=True)
+            for name, content in contents.items():
+                (folder / "adapter-tone" / name).write_bytes(content)
+        text = bundle.files["weights/chat.json"].text.encode()
+        load_weights(text, folder, HubAccess("http://127.0.0.1:9", token=""), Journal("weights"))
+        check_weights(text, folder)
+        folders.append(folder)
+    first, second = folders
+    assert (second / "model/model.safetensors").samefile(first / "model/model.safetensors")
+    loaded = Path(chat.adapter_words[-1].partition("=")[2])
+    assert (tmp_path / "chat" / loaded.relative_to("/models") / "adapter_config.json").read_bytes() == b'{"r": 24}'
 
 
 def test_another_training_is_another_version_in_another_folder(owned: Plan, made_bundle: MadeBundle) -> None:
