@@ -101,7 +101,7 @@ class Home:
 
     def migrate(self) -> None:
         """Migrate an existing home to SCHEMA_VERSION. Concurrent processes wait for each other."""
-        pending = MIGRATIONS[self._read_schema_version() :]
+        pending = MIGRATIONS[self.schema_version :]
         if not pending:
             return
         unchanging = {_keep_formats} if self.has_pepper else {_keep_formats, _expect_unsigned_rows}
@@ -109,7 +109,7 @@ class Home:
             folder = os.open(self.root, os.O_RDONLY)
             try:
                 fcntl.flock(folder, fcntl.LOCK_EX)
-                versions = range(self._read_schema_version(), SCHEMA_VERSION)
+                versions = range(self.schema_version, SCHEMA_VERSION)
                 if any(MIGRATIONS[version] not in unchanging for version in versions):
                     self._check_stopped()
                 for version in versions:
@@ -136,7 +136,9 @@ class Home:
                 hint = "stop it, with the version that started it: archwright down"
                 raise self._schema_error("AW-SET-06", message, hint) from error
 
-    def _read_schema_version(self) -> int:
+    @property
+    def schema_version(self) -> int:
+        """The version of the stored formats. Raises SettingsError AW-SET-05 for a newer one, AW-SET-06."""
         try:
             version = msgspec.json.decode(self._schema_file.read_bytes(), type=HomeSchema).version
         except FileNotFoundError:

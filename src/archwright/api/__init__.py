@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from archwright.api.budget_conformance import conformance
     from archwright.api.config_import import import_litellm
     from archwright.api.drift_check import drift
-    from archwright.api.installation import doctor, settings
+    from archwright.api.installation import doctor, home, settings
     from archwright.api.lineage_chain import lineage
     from archwright.api.pin_resolution import resolve
     from archwright.api.planning import explain, init, plan
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 GROUPS = ("audit", "batches", "catalog", "data", "key", "models", "runs", "tenant", "user")
 FUNCTIONS_BY_MODULE = {
     "drift_check": ("drift",),
-    "installation": ("doctor", "settings"),
+    "installation": ("doctor", "home", "settings"),
     "backups": ("backup", "restore"),
     "bench_and_reconcile": ("bench", "reconcile"),
     "budget_conformance": ("conformance",),
@@ -72,6 +72,7 @@ __all__ += [
     "doctor",
     "down",
     "explain",
+    "home",
     "init",
     "lineage",
     "plan",

@@ -1,4 +1,4 @@
-"""The state of this installation: `doctor`, `settings`."""
+"""The state of this installation: `doctor`, `home`, `settings`."""
 
 import ctypes.util
 import importlib.util
@@ -10,11 +10,12 @@ from dataclasses import replace
 from archwright import settings as configuration
 from archwright.api.context import describe_second_place
 from archwright.api.model_files import list_model_files
-from archwright.contract.diagnosis import DoctorCheck
+from archwright.contract.diagnosis import DoctorCheck, HomeReport
 from archwright.contract.record import Record
 from archwright.diagnosis.check_results import make_failure, make_ok, make_warning
 from archwright.diagnosis.deep_checks import list_deep_checks, list_secret_files
 from archwright.diagnosis.home_modes import check_modes
+from archwright.diagnosis.home_size import describe_home
 from archwright.diagnosis.served_gateways import (
     RunningGateway,
     join_urls,
@@ -66,6 +67,13 @@ def doctor(*, deep: bool = False) -> tuple[DoctorCheck, ...]:
     if not deep:
         return requirements
     return (*requirements, modes, *list_deep_checks(home, chosen))
+
+
+def home(*, size: bool = False) -> HomeReport:
+    """Return where the home is, and with `size` what takes its space and how to remove it."""
+    located = locate_home(configuration.load())
+    located.folder()
+    return describe_home(located, detailed=size)
 
 
 def _check_requirements(home: Home, chosen: Settings) -> Iterator[DoctorCheck]:

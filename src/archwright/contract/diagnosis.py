@@ -16,3 +16,25 @@ class DoctorCheck(Record):
     state: CheckState
     detail: str
     hint: str = ""
+
+
+class HomePart(Record):
+    """Files of one kind in a home. `size_bytes`: the space on the disk.
+
+    `removal`: the command that removes them, empty if they must stay; `condition`: when that is safe."""
+
+    content: str
+    files: int
+    size_bytes: int
+    removal: str = ""
+    condition: str = ""
+
+
+class HomeReport(Record):
+    """A home. `parts`: its files by kind, the largest first, if their sizes were asked for."""
+
+    path: str
+    schema_version: int
+    free_bytes: int
+    size_bytes: int | None = None
+    parts: tuple[HomePart, ...] = ()

@@ -60,8 +60,11 @@ def _list_descendants(number: int, processes: Path) -> Iterator[int]:
 
 
 def _read_status(process: Path) -> dict[str, str]:
-    lines = (line.partition(":") for line in _read(process / "status").splitlines())
-    return {name: value.strip() for name, _, value in lines}
+    shown: dict[str, str] = {}
+    for line in _read(process / "status").splitlines():
+        word, _, value = line.partition(":")
+        shown[word] = value.strip()
+    return shown
 
 
 def _read(file: Path) -> str:
