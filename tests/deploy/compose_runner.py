@@ -12,12 +12,14 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.tools.checks import WAIT_S, until
 
 VARIABLE = re.compile(r"\$(?:\$|\{(\w+)(?::([-?])([^}]*))?\})")
+STOP_S = 20
 SERVICE_PATH = "/opt/archwright/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
 
@@ -34,7 +36,7 @@ class ComposeRunner:
     """The services of `compose`; `folder` has the bundle, `images` what runs for the image of each service."""
 
     def __init__(self, compose: dict[str, Any], folder: Path, images: Mapping[str, Image]) -> None:
-        self._compose, self._folder, self._images = compose, folder, images
+        self._compose, self.folder, self._images = compose, folder, images
         lines = (folder / ".env").read_text().splitlines()
         self._variables = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -53,9 +55,11 @@ class ComposeRunner:
                 self._await(other, wanted["condition"])
             self.start(name)
 
-    def start(self, name: str) -> None:
+    def start(self, name: str, *, command: Sequence[str] = ()) -> None:
+        """Start a service, with another command if one is given."""
         service, image = self._compose["services"][name], self._images[name]
-        command = [*(service.get("entrypoint") or image.entrypoint), *service.get("command", image.command)]
+        if not command:
+            command = [*(service.get("entrypoint") or image.entrypoint), *service.get("command", image.command)]
         isolated = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-ec"]
         with self.log_file(name).open("ab") as log:
             self.processes[name] = subprocess.Popen(
@@ -77,6 +81,36 @@ class ComposeRunner:
             text=True,
         )
 
+    def follow(self, line: str) -> None:
+        """Do what a command line of `docker compose` does, of the verbs that READMEs have."""
+        verb, *words = shlex.split(line)[2:]
+        names = [word for word in words if word in self._compose["services"]]
+        if verb == "stop":
+            for name in names:
+                self.stop(name)
+        elif verb == "up":
+            for name in names or self.processes:
+                if self.processes[name].poll() is not None and self._compose["services"][name]["restart"] != "no":
+                    self.start(name)
+                    until(partial(self.is_healthy, name))
+        elif verb == "exec":
+            name, *command = words
+            done = self.exec(name, *command)
+            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        else:
+            assert verb == "run" and "--entrypoint" in words, line
+            name, *arguments = words[words.index("--entrypoint") + 2 :]
+            self.start(name, command=[words[words.index("--entrypoint") + 1], *arguments])
+            assert self.processes[name].wait(WAIT_S) == 0, self.log_file(name).read_text()
+
+    def stop(self, name: str) -> None:
+        os.kill(self.find_pid(name), signal.SIGTERM)
+        try:
+            self.processes[name].wait(STOP_S)
+        except subprocess.TimeoutExpired:  # process 1 ignores a signal that it does not handle
+            os.kill(self.find_pid(name), signal.SIGKILL)
+            self.processes[name].wait(WAIT_S)
+
     def is_healthy(self, name: str) -> bool:
         kind, *command = self._compose["services"][name]["healthcheck"]["test"]
         assert kind == "CMD"
@@ -96,7 +130,7 @@ class ComposeRunner:
         return int(Path(f"/proc/{parent}/task/{parent}/children").read_text().split()[0])
 
     def log_file(self, name: str) -> Path:
-        return self._folder / f"run-{name}.log"
+        return self.folder / f"run-{name}.log"
 
     def close(self) -> None:
         for name, process in self.processes.items():
@@ -146,20 +180,20 @@ class ComposeRunner:
         for volume in service.get("volumes", ()):
             source, target, *options = self._fill(volume).split(":")
             if source in self._compose["volumes"]:
-                path = self._folder / "run-volumes" / source
+                path = self.folder / "run-volumes" / source
                 path.mkdir(parents=True, exist_ok=True)
                 os.chown(path, *map(int, service["user"].split(":")))
             else:
-                path = self._folder / source
+                path = self.folder / source
             mounts.append((path, target, "ro" in options))
         for secret in service.get("secrets", ()):
             source, target = (secret, f"/run/secrets/{secret}") if isinstance(secret, str) else secret.values()
-            mounts.append((self._folder / self._compose["secrets"][source]["file"], target, True))
+            mounts.append((self.folder / self._compose["secrets"][source]["file"], target, True))
         return mounts
 
     def _write_script(self, name: str, command: Sequence[str]) -> str:
         """Return the script that makes the root of a service and becomes its process."""
-        service, base = self._compose["services"][name], self._folder / "run-root"
+        service, base = self._compose["services"][name], self.folder / "run-root"
         base.mkdir(exist_ok=True)
         root, quoted = f"{base}/root", shlex.quote(str(base))
         lines = ["mount --make-rprivate /", f"mount -t tmpfs tmpfs {quoted}"]

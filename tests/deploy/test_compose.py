@@ -27,7 +27,7 @@ from archwright.deploy.rendering.components import Pins
 Compose = dict[str, Any]
 VOLUME = re.compile(r"(\$\{[^}]*\}[^:]*|[^:]+):([^:]+)(?::(.+))?")
 # The only variables that Compose may fill in; those without a default are secrets.
-PUBLIC = {"ARCHWRIGHT_ADDRESS", "ARCHWRIGHT_PORT", "ARCHWRIGHT_MODELS"}
+PUBLIC = {f"ARCHWRIGHT_{name}" for name in ("ADDRESS", "PORT", "MODELS", "BACKUPS", "BACKUP_TO")}
 
 
 def read_compose(bundle: FileBundle) -> Compose:
@@ -72,8 +72,9 @@ def test_every_service_is_closed_and_bounded(bundle: FileBundle) -> None:
             found = VOLUME.fullmatch(volume)
             assert found is not None, volume
             source, target, options = found.groups(default="")
-            is_loader = name.startswith("weights-") and target == "/models"
-            assert is_loader or "ro" in options.split(",") or not source.startswith((".", "/", "$")), name
+            is_written = target == ("/var/backups/archwright" if name == "backup" else "/models")
+            is_writer = is_written and (name == "backup" or name.startswith("weights-"))
+            assert is_writer or "ro" in options.split(",") or not source.startswith((".", "/", "$")), name
             if source.startswith("./"):  # what is mounted is in the bundle
                 assert any(path == source[2:] or path.startswith(f"{source[2:]}/") for path in bundle.files), source
             assert target.startswith("/"), name

@@ -28,11 +28,15 @@ from tests.deploy.wheels import collect_wheels
 from tests.tools.checks import WAIT_S, until
 
 from archwright import __version__
+from archwright.backup.home_database import PostgresDatabase
 from archwright.operate.readiness_probe import find_free_port
 
 BASE, IMAGE, USER = "localhost/base:3.11", f"localhost/archwright:{__version__}", 10001
 # Debian release whose Python is 3.11, as in the image.
 RELEASE = "bookworm"
+# What stands for the image of PostgreSQL: client programs of another release, with another C library.
+POSTGRESQL, POSTGRESQL_RELEASE = "localhost/postgresql:17", "trixie"
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 NETAVARK = Path("/usr/lib/podman/netavark")
 
 
@@ -60,7 +64,9 @@ def test_the_image_installs_the_versions_that_were_tested(made_bundle: MadeBundl
     text = made_bundle("desk", "compose").files["image/constraints.txt"].text
     pins = {line for line in text.splitlines() if "==" in line}
     assert pins <= tested
-    assert {normalise(pin.partition("==")[0]) for pin in pins} == list_closure("archwright", ("hub", "postgres"), set())
+    assert {normalise(pin.partition("==")[0]) for pin in pins} == list_closure(
+        "archwright", ("hub", "postgres", "s3"), set()
+    )
 
 
 def test_the_image_has_no_secret_no_time_and_no_root(made_bundle: MadeBundle) -> None:
@@ -68,6 +74,34 @@ def test_the_image_has_no_secret_no_time_and_no_root(made_bundle: MadeBundle) ->
     assert text.count("python:3.11-slim-trixie@sha256:") == 1 and "\nUSER 10001:10001\n" in text
     assert not re.search(r"\b(date|latest|curl|wget|sudo)\b|ADD ", text)
     assert made_bundle("startup", "kubernetes").files["image/Containerfile"].text == text
+
+
+@pytest.mark.process
+@pytest.mark.enable_socket
+def test_the_programs_of_postgresql_run_with_their_own_libraries(
+    made_bundle: MadeBundle, postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The script collects the programs of this machine. They make a dump, and load nothing of the system."""
+    script, folder = tmp_path / "collect-postgresql.sh", tmp_path / "postgresql"
+    script.write_text(made_bundle("desk", "compose").files["image/collect-postgresql.sh"].text)
+    binaries = max(Path("/usr/lib/postgresql").glob("*/bin"))
+    path = {"PATH": f"{binaries}:/usr/bin:/bin"}
+    subprocess.run(["sh", str(script), str(folder)], env=path, check=True)
+
+    (loader,) = (folder / "lib").glob("ld-linux*")
+    for program in ("pg_dump", "pg_restore", "createdb", "dropdb"):
+        line = [str(loader), "--library-path", str(folder / "lib"), "--list", str(folder / "programs" / program)]
+        listed = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+        loaded = re.findall(r"=> (\S+)", listed)
+        assert len(loaded) > 3 and all(Path(file).is_relative_to(folder) for file in loaded), listed
+
+    monkeypatch.setenv("PATH", f"{folder}/bin:/usr/bin:/bin")
+    assert shutil.which("pg_dump") == str(folder / "bin" / "pg_dump")
+    database = PostgresDatabase(postgres)
+    assert database.copy_to(tmp_path / "dump")
+    assert (tmp_path / "dump").read_bytes().startswith(b"PGDMP")
+    with database.create_scratch() as url:
+        PostgresDatabase(url).load_copy(tmp_path / "dump")
 
 
 # --- nightly
@@ -105,16 +139,22 @@ class Buildah:
         return done.stdout.strip()
 
     def make_base(self, folder: Path) -> None:
-        """Commit a Debian with Python 3.11 as BASE."""
-        packages, file = "python3,python3-venv,ca-certificates", folder / "base.tar"
-        command = [str(require_program("mmdebstrap")), "--variant=minbase", f"--include={packages}", RELEASE, str(file)]
+        """Commit a Debian with Python 3.11 as BASE, and one with the clients of PostgreSQL as POSTGRESQL."""
+        container = self._start_debian(folder / "base.tar", RELEASE, "python3,python3-venv,ca-certificates")
+        self.run("run", container, "--", "ln", "-s", "/usr/bin/python3", "/usr/local/bin/python")
+        self.run("config", "--env", f"PATH={SYSTEM_PATH}", container)
+        self.run("commit", "--quiet", "--rm", container, BASE)
+        container = self._start_debian(folder / "postgresql.tar", POSTGRESQL_RELEASE, "postgresql-client-17")
+        self.run("config", "--env", f"PATH=/usr/lib/postgresql/17/bin:{SYSTEM_PATH}", container)
+        self.run("commit", "--quiet", "--rm", container, POSTGRESQL)
+
+    def _start_debian(self, file: Path, release: str, packages: str) -> str:
+        command = [str(require_program("mmdebstrap")), "--variant=minbase", f"--include={packages}", release, str(file)]
         subprocess.run(command, check=True, capture_output=True)
         container = self.run("from", "scratch")
         self.run("add", "--quiet", container, str(file), "/")
-        self.run("run", container, "--", "ln", "-s", "/usr/bin/python3", "/usr/local/bin/python")
-        self.run("config", "--env", "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", container)
-        self.run("commit", "--quiet", "--rm", container, BASE)
         file.unlink()
+        return container
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +168,15 @@ def built(tmp_path_factory: pytest.TempPathFactory, made_bundle: MadeBundle) -> 
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(file.text, encoding="utf-8")
     wheels = context / "wheels"
-    collect_wheels(wheels, context / "constraints.txt", python="3.11", extras="hub,postgres")
+    collect_wheels(wheels, context / "constraints.txt", python="3.11", extras="hub,postgres,s3")
     buildah.make_base(folder)
-    arguments = ["--build-arg=PIP_NO_INDEX=1", f"--build-arg=BASE={BASE}", "--format=docker", f"--tag={IMAGE}"]
+    arguments = [
+        "--build-arg=PIP_NO_INDEX=1",
+        f"--build-arg=BASE={BASE}",
+        f"--build-arg=POSTGRESQL={POSTGRESQL}",
+        "--format=docker",
+        f"--tag={IMAGE}",
+    ]
     buildah.run("build", "--quiet", *arguments, f"--file={context}/Containerfile", str(context))
     yield buildah
     shutil.rmtree(folder, ignore_errors=True)
@@ -161,6 +207,13 @@ def test_the_image_says_how_it_runs(built: Buildah) -> None:
     assert image["Volumes"].keys() == {"/var/lib/archwright"}
     labels = {name.removeprefix("org.opencontainers.image.") for name in image["Labels"]}
     assert labels - {"io.buildah.version"} == {"title", "version", "licenses"}
+
+
+@pytest.mark.nightly
+def test_the_image_has_programs_of_postgresql_of_another_release(built: Buildah) -> None:
+    container = built.run("from", IMAGE)
+    assert built.run("run", container, "--", "pg_dump", "--version").startswith("pg_dump (PostgreSQL) 17.")
+    assert "bookworm" in built.run("run", container, "--", "cat", "/etc/os-release")
 
 
 @pytest.mark.nightly

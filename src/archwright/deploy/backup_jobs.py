@@ -1,23 +1,20 @@
-"""The backups of a rendered platform: its jobs, when each one runs, and how many backups stay.
+"""The jobs that back a rendered platform up: rows of backup_jobs.yaml, which says what their fields are."""
 
-Design: a new backup adds only changes, so a backup each night costs little, and KEPT_BACKUPS of them is a month.
-"""
+import functools
+from pathlib import Path
+
+import msgspec
+import yaml
 
 from archwright.contract.record import Record
 
-KEPT_BACKUPS = 30
-
 
 class BackupJob(Record):
-    """A job that runs `archwright backup` with `options`. `calendar`: when it starts, as systemd writes it.
-
-    `backup_count`: the number of backups that stay; 0: it removes none.
-    """
-
     name: str
     title: str
     options: tuple[str, ...]
     calendar: str
+    every_minutes: int
     reason: str
     backup_count: int = 0
 
@@ -30,19 +27,7 @@ class BackupJob(Record):
         return f"archwright-{self.name}.timer"
 
 
-BACKUP = BackupJob(
-    name="backup",
-    title="backup",
-    options=("--keep", str(KEPT_BACKUPS)),
-    calendar="*-*-* 02:30",
-    reason=f"a backup each night, of which the newest {KEPT_BACKUPS} stay",
-    backup_count=KEPT_BACKUPS,
-)
-DRILL = BackupJob(
-    name="backup-drill",
-    title="drill of the backup",
-    options=("--drill",),
-    calendar="*-*-01 05:00",
-    reason="each month the newest backup is restored to a scratch home, started and checked; the home keeps the record",
-)
-BACKUP_JOBS = (BACKUP, DRILL)
+@functools.cache
+def list_backup_jobs() -> tuple[BackupJob, ...]:
+    rows = yaml.load(Path(__file__).with_suffix(".yaml").read_bytes(), yaml.CSafeLoader)
+    return msgspec.convert(rows, tuple[BackupJob, ...])

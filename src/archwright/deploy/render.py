@@ -12,7 +12,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Component
 from archwright.contract.plan import Option, Plan
 from archwright.contract.record import Record, replace
-from archwright.deploy.backup_jobs import BACKUP_JOBS
+from archwright.deploy.backup_jobs import list_backup_jobs
 from archwright.deploy.cluster.cloud_site import list_cloud_sites
 from archwright.deploy.cluster.conformance import assess_conformance
 from archwright.deploy.cluster.gitops import build_gitops_examples
@@ -228,7 +228,7 @@ def build_context(
         "engines": list_engines(deployment),
         "gateway": build_gateway(deployment, target.engine_url, pins.addresses),
         "units": build_units(deployment) if target.name == "systemd" else None,
-        "backup_jobs": BACKUP_JOBS,
+        "backup_jobs": list_backup_jobs(),
         "components": components,
         "clouds": list_cloud_sites(deployment, catalog),
         "load_balancer": build_load_balancer(deployment, deployment.main_site),

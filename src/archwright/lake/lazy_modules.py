@@ -29,6 +29,7 @@ class LazyModule:
 
 DATA, TRAINING = ("lake", "reading and writing data"), ("train", "training or evaluating a model")
 pa, pc, pq, np = (LazyModule(name, *DATA) for name in ("pyarrow", "pyarrow.compute", "pyarrow.parquet", "numpy"))
-pa_csv, pa_fs = (LazyModule(name, *DATA) for name in ("pyarrow.csv", "pyarrow.fs"))
+pa_csv = LazyModule("pyarrow.csv", *DATA)
+pa_fs = LazyModule("pyarrow.fs", "s3", "reading and writing objects of S3")
 torch, tensor_files = (LazyModule(name, *TRAINING) for name in ("torch", "safetensors.torch"))
 vector_files, tantivy = (LazyModule(name, *DATA) for name in ("usearch.index", "tantivy"))
