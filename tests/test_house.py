@@ -163,7 +163,9 @@ def test_http_is_spoken_by_one_package() -> None:
     """`reconcile.conformance` is a distribution of its own, without a dependency on the rest."""
     allowed = {SOURCE / "http_client", SOURCE / "reconcile" / "conformance"}
     others = [path for path in FILES if allowed.isdisjoint(path.parents)]
-    clients = re.compile(r"^(?:import|from) (?:urllib\.request|http\.client|httpx|requests|urllib3|aiohttp)\b", re.M)
+    libraries = r"urllib\.request|http\.client|httpx|requests|urllib3|aiohttp"
+    imported = rf"^\s*(?:import|from) (?:{libraries})\b|^\s*from (?:urllib|http) import .*\b(?:request|client)\b"
+    clients = re.compile(rf"{imported}|\bopen_connection\(", re.M)
     assert [path.name for path in others if clients.search(path.read_text(encoding="utf-8"))] == []
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from archwright import settings
-from archwright.contract.listener import read_listener
+from archwright.contract.listener import ListenerSettings, read_listener
 from archwright.home import Home
 
 from .command_line import error_of
@@ -78,6 +78,19 @@ def test_hosts_of_images_are_separated_by_commas() -> None:
     chosen = settings.load({"image_hosts": " A.example, *.b.example ,"})
     assert read_listener(chosen).image_hosts == ("a.example", "*.b.example")
     assert read_listener(settings.load()).image_hosts == ()
+
+
+def test_each_setting_of_the_listeners_is_read() -> None:
+    changed = {
+        **{"host": "::1", "port": 1, "admin_port": 2, "trusted_proxies": "::1", "image_hosts": "a.example"},
+        **{"cors_origins": "https://chat.example", "tls_certificate": "c.pem", "tls_key": "k.pem"},
+        **{"otlp_url": "http://collector:4318", "alert_webhook": "https://hook.example"},
+        **{"audit_checkpoints": "syslog", "audit_second_place": "none"},
+    }
+    listener = read_listener(settings.load(changed))
+    default = ListenerSettings()
+    unread = [name for name in default.__struct_fields__ if getattr(listener, name) == getattr(default, name)]
+    assert unread == []
 
 
 def test_the_hub_is_reached_by_the_variables_of_its_client(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,7 @@ def limits(home: Home) -> dict[str, object]:
     keys = KeyStore(store, PEPPER, table=slate)
     keys.create_tenant("wide")
     keys.create_tenant("free")
-    keys.set_limits("tenant", "wide", "", WIDE)
+    keys.set_limits("tenant", "wide", "", limits=WIDE)
     limited, _ = keys.create("wide", limits=WIDE)
     free, _ = keys.create("free")
     accounts = Accounts(slate, keys, lambda _scope, _since: 0.0)

@@ -158,7 +158,7 @@ class OwnGateway:
             found = []
             for tenant in tenants:
                 found += [keys.create(tenant, limits=limits)[0] for _ in range(each)]
-                keys.set_limits("tenant", tenant, "", whole)
+                keys.set_limits("tenant", tenant, "", limits=whole)
             return found
 
     def write(self) -> Path:

@@ -138,7 +138,7 @@ def test_a_rate_lowered_below_what_is_counted_refuses_no_counted_request(world: 
     principal = world.key(rpm=5)
     for _ in range(3):
         taken(world.accounts.reserve(principal, (0, 0.0)))
-    world.keys.set_limits("key", "", principal.key_id, UsageLimits(rpm=1))
+    world.keys.set_limits("key", "", principal.key_id, limits=UsageLimits(rpm=1))
     principal = world.again(principal)
     assert isinstance(world.accounts.reserve(principal, (0, 0.0)), LimitDenial)
     taken(world.accounts.reserve(principal, (1, None), counted=True))
@@ -211,8 +211,8 @@ def test_a_table_that_refuses_keeps_what_ended_held_and_waits_for_the_flush(worl
 
 def test_key_user_and_tenant_count_together_and_a_refusal_takes_nothing(world: World) -> None:
     world.keys.create_tenant("clinic")
-    world.keys.set_limits("tenant", "clinic", "", UsageLimits(rpm=3))
-    world.keys.set_limits("user", "clinic", "ann@x", UsageLimits(rpm=2))
+    world.keys.set_limits("tenant", "clinic", "", limits=UsageLimits(rpm=3))
+    world.keys.set_limits("user", "clinic", "ann@x", limits=UsageLimits(rpm=2))
     world.clock.now += 1
     ann, bob = world.key(user="ann@x", rpm=1), world.key(user="bob")
     assert ann.limited and bob.limited
@@ -322,11 +322,11 @@ def test_a_budget_set_later_counts_what_was_spent_before_it(world: World) -> Non
     principal = world.key(rpm=100)
     world.accounts.settle(taken(world.accounts.reserve(principal, (1, 0.5))), 1, 0.5)
     world.spends.usd[f"key:{principal.key_id}"] = 0.5
-    world.keys.set_limits("key", "", principal.key_id, UsageLimits(budget_usd=0.6))
+    world.keys.set_limits("key", "", principal.key_id, limits=UsageLimits(budget_usd=0.6))
     principal = world.again(principal)
     assert isinstance(world.accounts.reserve(principal, (1, 0.2)), LimitDenial)
     taken(world.accounts.reserve(principal, (1, 0.1)))
-    world.keys.set_limits("key", "", principal.key_id, UsageLimits(budget_usd=0.6, period="day"))
+    world.keys.set_limits("key", "", principal.key_id, limits=UsageLimits(budget_usd=0.6, period="day"))
     world.spends.usd[f"key:{principal.key_id}"] = 0.1
     principal = world.again(principal)
     taken(world.accounts.reserve(principal, (1, 0.4)))
@@ -338,7 +338,7 @@ def test_a_lowered_budget_and_a_revoked_key_reach_running_streams(world: World) 
     free = world.key()
     streams = [taken(world.accounts.reserve(one, (1, 0.5))) for one in (cheap, dear, free)]
     assert all(world.accounts.may_continue(stream) for stream in streams)
-    world.keys.set_limits("key", "", dear.key_id, UsageLimits(budget_usd=0.4))
+    world.keys.set_limits("key", "", dear.key_id, limits=UsageLimits(budget_usd=0.4))
     world.keys.revoke(free.key_id)
     world.clock.now += 0.5
     assert [world.accounts.may_continue(stream) for stream in streams] == [True, False, False]
@@ -351,7 +351,7 @@ def test_a_budget_lowered_to_what_runs_lets_it_run_and_one_of_nothing_does_not(w
     stream = taken(world.accounts.reserve(principal, (1, 0.5)))
     world.accounts.settle(taken(world.accounts.reserve(principal, (1, 0.3))), 0, 0.0)
     for budget_usd, goes_on in ((0.5, True), (0.0, False)):
-        world.keys.set_limits("key", "", principal.key_id, UsageLimits(budget_usd=budget_usd))
+        world.keys.set_limits("key", "", principal.key_id, limits=UsageLimits(budget_usd=budget_usd))
         world.clock.now += 0.5
         assert world.accounts.may_continue(stream) == goes_on
 
@@ -376,13 +376,13 @@ def test_limits_changed_under_a_request_lose_neither_its_cost_nor_its_reservatio
 ) -> None:
     principal = world.key(budget_usd=1.0)
     running = taken(world.accounts.reserve(principal, (1, 0.75)))
-    world.keys.set_limits("key", "", principal.key_id, then)
+    world.keys.set_limits("key", "", principal.key_id, limits=then)
     principal = world.again(principal)
     other = taken(world.accounts.reserve(principal, (1, 0.1)))
     world.accounts.settle(running, 1, 0.5)
     world.accounts.settle(other, 1, 0.0)
     world.spends.usd[f"key:{principal.key_id}"] = 0.5
-    world.keys.set_limits("key", "", principal.key_id, UsageLimits(budget_usd=2.0, period=then.period))
+    world.keys.set_limits("key", "", principal.key_id, limits=UsageLimits(budget_usd=2.0, period=then.period))
     principal = world.again(principal)
     taken(world.accounts.reserve(principal, (1, 1.5)))
     assert isinstance(world.accounts.reserve(principal, (1, 0.001)), LimitDenial)
@@ -505,7 +505,7 @@ def test_together_is_as_one_after_the_other(
         world.clock.now += 1
         world.keys.create_tenant(tenant := f"t{world.clock.now:.0f}")
         keys = [world.key(tenant, budget_usd=budget / 1000), world.key(tenant, tpm=tpm), world.key(tenant)]
-        world.keys.set_limits("tenant", tenant, tenant, UsageLimits(rpm=12, tpm=3 * tpm + 20))
+        world.keys.set_limits("tenant", tenant, tenant, limits=UsageLimits(rpm=12, tpm=3 * tpm + 20))
         keys = [world.again(key) for key in keys]
         worker = world.worker()
         wants = [(keys[key], (tokens, None if price is None else price / 1000)) for key, tokens, price in asked]
@@ -711,11 +711,11 @@ def test_what_a_killed_worker_held_ends_no_stream_of_others(world: World, worker
     secret, record = world.keys.create("clinic", limits=UsageLimits(budget_usd=1.0))
     stream = taken(world.accounts.reserve(world.known(secret), (10, 0.1)))
     assert sum(worker_processes.admitted(RequestBatch(secret, 1, 10, 0.1, "hold"))) == 3
-    world.keys.set_limits("key", "", record.id, UsageLimits(budget_usd=0.3))
+    world.keys.set_limits("key", "", record.id, limits=UsageLimits(budget_usd=0.3))
     world.clock.now += 0.5
     worker_processes.kill(0)
     assert world.accounts.may_continue(stream)
-    world.keys.set_limits("key", "", record.id, UsageLimits(budget_usd=0.2))
+    world.keys.set_limits("key", "", record.id, limits=UsageLimits(budget_usd=0.2))
     world.clock.now += 0.5
     assert not world.accounts.may_continue(stream), "what the living hold counts"
 
@@ -737,7 +737,7 @@ def test_workers_killed_in_the_middle_leave_nothing_behind(world: World, worker_
     assert raw is not None
     spent_nusd = int.from_bytes(raw[24:32], "little")
     assert spent_nusd % 1_000_000 == 0 and spent_nusd >= 12_000 * 1_000_000
-    world.keys.set_limits("key", "", record.id, UsageLimits(budget_usd=spent_nusd / 1e9 + 0.005))
+    world.keys.set_limits("key", "", record.id, limits=UsageLimits(budget_usd=spent_nusd / 1e9 + 0.005))
     principal = world.again(principal)
     for _ in range(5):
         taken(here.reserve(principal, (10, 0.001)))

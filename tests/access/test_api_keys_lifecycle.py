@@ -173,10 +173,10 @@ def test_the_newest_limits_hold_and_say_so_to_principals(keys: KeyStore, store: 
     first = gateway.identify(secret)
     assert first is not None and not first.limited and gateway.list_limited_scopes(first) == ()
     version = gateway.version
-    keys.set_limits("tenant", "clinic", "", UsageLimits(rpm=100))
-    keys.set_limits("user", "clinic", "ann@x.org", UsageLimits(tpm=5))
-    keys.set_limits("user", "clinic", "ann@x.org", UsageLimits(tpm=9))
-    keys.set_limits("key", "", record.id, UsageLimits(budget_usd=1.5, period="month"))
+    keys.set_limits("tenant", "clinic", "", limits=UsageLimits(rpm=100))
+    keys.set_limits("user", "clinic", "ann@x.org", limits=UsageLimits(tpm=5))
+    keys.set_limits("user", "clinic", "ann@x.org", limits=UsageLimits(tpm=9))
+    keys.set_limits("key", "", record.id, limits=UsageLimits(budget_usd=1.5, period="month"))
     clock.now += POLL_S
     then = gateway.identify(secret)
     assert then is not None and then.limited and gateway.version > version
@@ -186,7 +186,7 @@ def test_the_newest_limits_hold_and_say_so_to_principals(keys: KeyStore, store: 
         LimitScope("tenant", "tenant:clinic", UsageLimits(rpm=100)),
     )
     for kind, tenant, name in (("key", "", record.id), ("user", "clinic", "ann@x.org"), ("tenant", "clinic", "")):
-        keys.set_limits(kind, tenant, name, UsageLimits())  # type: ignore[arg-type]
+        keys.set_limits(kind, tenant, name, limits=UsageLimits())  # type: ignore[arg-type]
     clock.now += POLL_S
     last = gateway.identify(secret)
     assert last is not None and not last.limited
@@ -198,16 +198,20 @@ RPM = UsageLimits(rpm=1)
 @pytest.mark.parametrize(
     ("code", "match", "call"),
     [
-        ("AW-USE-34", "no key", lambda keys: keys.set_limits("key", "", "key-0", RPM)),
+        ("AW-USE-34", "no key", lambda keys: keys.set_limits("key", "", "key-0", limits=RPM)),
         ("AW-USE-34", "no key", lambda keys: keys.revoke("key-0")),
-        ("AW-USE-34", "no tenant", lambda keys: keys.set_limits("tenant", "bank", "", RPM)),
-        ("AW-USE-34", "no tenant", lambda keys: keys.set_limits("user", "bank", "ann", RPM)),
-        ("AW-USE-30", "user name", lambda keys: keys.set_limits("user", "clinic", "a b", RPM)),
-        ("AW-USE-30", "user name", lambda keys: keys.set_limits("user", "clinic", "", RPM)),
+        ("AW-USE-34", "no tenant", lambda keys: keys.set_limits("tenant", "bank", "", limits=RPM)),
+        ("AW-USE-34", "no tenant", lambda keys: keys.set_limits("user", "bank", "ann", limits=RPM)),
+        ("AW-USE-30", "user name", lambda keys: keys.set_limits("user", "clinic", "a b", limits=RPM)),
+        ("AW-USE-30", "user name", lambda keys: keys.set_limits("user", "clinic", "", limits=RPM)),
         ("AW-USE-30", "user name", lambda keys: keys.create("clinic", user="ann/bob")),
         ("AW-USE-33", "no role 'root'", lambda keys: keys.create("clinic", "root")),
         ("AW-USE-36", "must be", lambda keys: keys.create("clinic", limits=UsageLimits(rpm=-1))),
-        ("AW-USE-36", "must be", lambda keys: keys.set_limits("tenant", "clinic", "", UsageLimits(budget_usd=-1.0))),
+        (
+            "AW-USE-36",
+            "must be",
+            lambda keys: keys.set_limits("tenant", "clinic", "", limits=UsageLimits(budget_usd=-1.0)),
+        ),
         ("AW-USE-36", "lifetime", lambda keys: keys.create("clinic", lives_s=0.0)),
         ("AW-USE-36", "overlap", lambda keys: keys.rotate("key-0", -1.0)),
     ],

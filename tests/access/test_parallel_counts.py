@@ -31,8 +31,8 @@ def test_two_workers_run_exactly_so_many_requests_at_once(world: World) -> None:
 def test_the_narrowest_of_key_user_and_tenant_decides_and_the_others_lose_nothing(world: World) -> None:
     """A refused request takes nothing: not from the rate, not from the count of the tenant."""
     eve, adam = world.key(user="eve", rpm=3, parallel=5), world.key(user="adam")
-    world.keys.set_limits("user", "clinic", "eve", UsageLimits(parallel=2))
-    world.keys.set_limits("tenant", "clinic", "", UsageLimits(parallel=3))
+    world.keys.set_limits("user", "clinic", "eve", limits=UsageLimits(parallel=2))
+    world.keys.set_limits("tenant", "clinic", "", limits=UsageLimits(parallel=3))
     eve, adam = world.again(eve), world.again(adam)
     for _ in range(2):
         taken(world.accounts.reserve(eve, ASK))
@@ -41,7 +41,7 @@ def test_the_narrowest_of_key_user_and_tenant_decides_and_the_others_lose_nothin
     last = taken(world.accounts.reserve(adam, ASK))
     assert world.accounts.reserve(adam, ASK) == LimitDenial("parallel", "tenant", 1)
     world.accounts.settle(last, 10, 0.0)
-    world.keys.set_limits("user", "clinic", "eve", UsageLimits())
+    world.keys.set_limits("user", "clinic", "eve", limits=UsageLimits())
     taken(world.accounts.reserve(world.again(eve), ASK))
 
 
@@ -66,9 +66,9 @@ def test_uses_without_a_request_and_cached_responses_hold_nothing(world: World) 
 def test_a_limit_that_changes_meanwhile_counts_no_request_twice(world: World) -> None:
     principal = world.key(parallel=2)
     held = [taken(world.accounts.reserve(principal, ASK)) for _ in range(2)]
-    world.keys.set_limits("key", "", principal.key_id, UsageLimits())
+    world.keys.set_limits("key", "", principal.key_id, limits=UsageLimits())
     free = [taken(world.accounts.reserve(world.again(principal), ASK)) for _ in range(4)]
-    world.keys.set_limits("key", "", principal.key_id, UsageLimits(parallel=2))
+    world.keys.set_limits("key", "", principal.key_id, limits=UsageLimits(parallel=2))
     principal = world.again(principal)
     for reservation in (*free, *held):
         world.accounts.settle(reservation, 10, 0.0)

@@ -87,9 +87,9 @@ def test_an_older_host_refuses_a_limit_that_it_does_not_know(home: Home, tmp_pat
         pepper = load_pepper(home, store)
         upgraded, signer = KeyStore(store, pepper), read_signer(store, pepper)
         upgraded.create_tenant("acme")
-        upgraded.set_limits("tenant", "acme", "", UsageLimits(rpm=3))
+        upgraded.set_limits("tenant", "acme", "", limits=UsageLimits(rpm=3))
         signer.check(OLDER_LIMITS, store.numbered_rows(OLDER_LIMITS))
-        upgraded.set_limits("tenant", "acme", "", UsageLimits(rpm=3, parallel=2))
+        upgraded.set_limits("tenant", "acme", "", limits=UsageLimits(rpm=3, parallel=2))
         with pytest.raises(StoreError, check=lambda error: error.code == "AW-STO-20"):
             signer.check(OLDER_LIMITS, store.numbered_rows(OLDER_LIMITS))
 

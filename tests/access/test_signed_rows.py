@@ -37,9 +37,9 @@ class Database:
             self.member, self.record = keys.create("acme", limits=UsageLimits(budget_usd=5))
             self.revoked, revoked = keys.create("acme", "admin")
             self.owner, _owner = keys.create("acme", "owner")
-            keys.set_limits("tenant", "acme", "", UsageLimits(rpm=3))
-            keys.set_limits("tenant", "acme", "", UsageLimits(rpm=7))
-            keys.set_limits("key", "", self.record.id, UsageLimits(tpm=9))
+            keys.set_limits("tenant", "acme", "", limits=UsageLimits(rpm=3))
+            keys.set_limits("tenant", "acme", "", limits=UsageLimits(rpm=7))
+            keys.set_limits("key", "", self.record.id, limits=UsageLimits(tpm=9))
             keys.revoke(revoked.id)
 
     def execute(self, statement: str) -> None:
@@ -163,7 +163,7 @@ def test_rows_that_are_written_after_a_checkpoint_contradict_nothing(database: D
     for number in range(3):
         with open_keys() as (keys, _home, _store):
             keys.create("acme", name=f"key-{number}")
-            keys.set_limits("tenant", "acme", "", UsageLimits(rpm=number + 1))
+            keys.set_limits("tenant", "acme", "", limits=UsageLimits(rpm=number + 1))
         assert database.role_of(database.member) == "member"
         key.create(tenant="acme")
     assert database.verify_code() == ""
@@ -274,7 +274,7 @@ def make_keys_at_once(url: str, *homes: Home) -> None:
             keys = KeyStore(store, read_pepper(homes[number % 2]))
             for _ in range(10):
                 keys.create("acme")
-                keys.set_limits("tenant", "acme", "", UsageLimits(rpm=number + 1))
+                keys.set_limits("tenant", "acme", "", limits=UsageLimits(rpm=number + 1))
 
     with ThreadPoolExecutor(4) as pool:
         for done in pool.map(make, range(4)):

@@ -27,7 +27,7 @@ def test_an_id_per_tenant_and_name(store: Store) -> None:
 def test_keys_and_limits_show_names_and_store_ids(store: Store) -> None:
     keys = make_keys(store)
     _secret, record = keys.create("clinic", user="ann@x.org")
-    keys.set_limits("user", "clinic", "ann@x.org", UsageLimits(rpm=3))
+    keys.set_limits("user", "clinic", "ann@x.org", limits=UsageLimits(rpm=3))
     assert record.user == "ann@x.org" == keys.list()[0].user
     assert keys.read_limits()["user:clinic/ann@x.org"] == UsageLimits(rpm=3)
     stored = [*store.rows(tables.KEYS), *store.rows(tables.LIMITS)]

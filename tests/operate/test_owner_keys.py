@@ -34,7 +34,7 @@ def keys(home: Home, clock: Clock) -> Iterator[KeyStore]:
 
 def view(keys: KeyStore) -> list[KeyView]:
     known = keys.read_limits()
-    return [build_key_view(keys, record, known, {}) for record in keys.list()]
+    return [build_key_view(keys, record, limits=known, last_used={}) for record in keys.list()]
 
 
 def test_an_owner_key_ends_and_a_start_near_its_end_makes_the_next(keys: KeyStore, clock: Clock) -> None:

@@ -97,7 +97,7 @@ def test_a_budget_is_reported_once_at_80_and_100_percent(start: Start, receiver:
     two = start([PRICED], [{"ttft_s": 0.0, "tpot_s": 0.0}], workers=2, alerts=receiver.spec())
     key = two.made_key("money")
     with two.keys() as keys:
-        keys.set_limits("tenant", "money", "", UsageLimits(budget_usd=0.01))
+        keys.set_limits("tenant", "money", "", limits=UsageLimits(budget_usd=0.01))
     use_up(two, key)
     two.until(lambda: len(receiver.posts) == 2 and len(receiver.mails) == 2)
     assert sorted(receiver.budgets()) == [("tenant", "money", 0.8), ("tenant", "money", 1.0)]

@@ -150,7 +150,7 @@ def test_a_stream_that_is_left_is_billed_for_what_came_once(two: Platform) -> No
     assert line.cost_usd == pytest.approx(line.input_tokens * IN_USD + line.output_tokens * OUT_USD)
     with two.keys() as keys:
         (record,) = keys.list("left")
-        keys.set_limits("key", "", record.id, UsageLimits(budget_usd=line.cost_usd + worst_usd(two)))
+        keys.set_limits("key", "", record.id, limits=UsageLimits(budget_usd=line.cost_usd + worst_usd(two)))
     assert two.chat(key, max_tokens=LENGTH).status == 200, "nothing of its reservation is left"
 
 
@@ -165,7 +165,7 @@ def test_a_stream_ends_when_its_key_or_budget_is_taken(start: Start, act: str, c
         if act == "revoke":
             keys.revoke(record.id)
         else:
-            keys.set_limits("key", "", record.id, UsageLimits(budget_usd=0.0))
+            keys.set_limits("key", "", record.id, limits=UsageLimits(budget_usd=0.0))
     while not said.endswith(b"0\r\n\r\n"):
         said += plain.recv(4096)
     last = said.rpartition(b"data: ")[2].partition(b"\n")[0]

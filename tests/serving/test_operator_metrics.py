@@ -31,7 +31,7 @@ def test_spend_budget_cache_queue_and_disk_are_metrics(start: Start) -> None:
     two = start([{**PRICED, "cache": "deterministic", "slots": 2}], [{"ttft_s": 0.2, "slots": 2}], workers=2)
     key = two.made_key("money")
     with two.keys() as keys:
-        keys.set_limits("tenant", "money", "", UsageLimits(budget_usd=1.0))
+        keys.set_limits("tenant", "money", "", limits=UsageLimits(budget_usd=1.0))
     replies = [two.chat(key, max_tokens=4, temperature=0) for _ in range(4)]
     with ThreadPoolExecutor(8) as clients:
         texts = [[{"role": "user", "content": f"text {number}"}] for number in range(8)]

@@ -28,8 +28,15 @@ from archwright.contract.record import Record, replace
 from archwright.contract.served import request_received_at
 from archwright.errors import StoreError
 from archwright.home import Home
+from archwright.monitor.metrics.exposition import sanitise_label_value
 from archwright.monitor.user_names import read_user_names
-from archwright.monitor.wal.compaction import BLOCKS, CHAIN_FIELD, TimeSpan, bound_span, read_records
+from archwright.monitor.wal.compaction import (
+    BLOCKS,
+    CHAIN_FIELD,
+    TimeSpan,
+    bound_span,
+    read_records,
+)
 from archwright.monitor.wal.writer import WalWriter
 from archwright.store import Store
 
@@ -71,8 +78,9 @@ class AuditEvent(Record, omit_defaults=True):
 
 
 class AuditEntry(AuditEvent, omit_defaults=False):
-    """An event in its chain: `number` from 0, `hash` of its group, `prev`: hash of the previous
-    group.
+    """An event in its chain.
+
+    `number` from 0, `hash` of its group, `prev`: hash of the previous group.
     """
 
     chain: str
@@ -81,7 +89,8 @@ class AuditEntry(AuditEvent, omit_defaults=False):
     hash: str = ""
 
 
-_TEXT_FIELDS = tuple(name for name in AuditEvent.__struct_fields__ if name not in ("at", "effect", "count"))
+_EVENT_FIELDS = AuditEvent.__struct_fields__
+_TEXT_FIELDS = tuple(name for name in _EVENT_FIELDS if name not in ("at", "effect", "count"))
 
 
 class _ChainPosition(msgspec.Struct):
@@ -116,7 +125,8 @@ class AuditLog:
     def record(self, event: AuditEvent) -> int:
         """Append a decision and return its bytes; it is durable against kill -9 after `flush`.
 
-        Raises StoreError AW-STO-06 without free space; the order is that of `_least_free_bytes`."""
+        Raises StoreError AW-STO-06 without free space; the order is that of `_least_free_bytes`.
+        """
         keep = _least_free_bytes(event, self._wal.reserve)
         line = _ENCODE(_sanitise_event(event))
         with self._wal.lock:
@@ -124,9 +134,7 @@ class AuditLog:
             # If the last pending line is not of this group, the group was flushed: start a new one
             # with a link.
             if not group or self._wal.last_pending(AUDIT_STREAM) is not group[-1]:
-                prev = hash_lines(b"\n".join(group)) if group else self._first
-                link = (CHAIN_FIELD, self._chain, self._number, prev.encode())
-                line = b'%b%b%b","number":%d,"prev":"%b"}' % (line[:-1], *link)
+                line = self._add_link(line)
                 group = []
             self._wal.append_encoded(AUDIT_STREAM, line, keep)
             group.append(line)
@@ -134,35 +142,50 @@ class AuditLog:
             self._number += 1
         return len(line)
 
+    def _add_link(self, line: bytes) -> bytes:
+        """Return the line of an event with a link to the last group."""
+        prev = self._first
+        if self._group:
+            prev = hash_lines(b"\n".join(self._group))
+        link = (CHAIN_FIELD, self._chain, self._number, prev.encode())
+        return b'%b%b%b","number":%d,"prev":"%b"}' % (line[:-1], *link)
+
 
 def _least_free_bytes(event: AuditEvent, reserve: int) -> int:
-    """Return the bytes that must stay free. Strangers fail first, then admissions, denials, and
-    administration.
+    """Return the bytes that must stay free.
+
+    Strangers fail first, then admissions, denials, and administration.
     """
     if event.effect == "deny":
         return reserve // 2 if event.key_id else 2 * reserve
-    return reserve if event.permission in SERVED_PERMISSIONS else reserve // 4
+    if event.permission in SERVED_PERMISSIONS:
+        return reserve
+    return reserve // 4
 
 
 def _sanitise_event(event: AuditEvent) -> AuditEvent:
-    """Return the event with texts that can be stored: a decision with an unencodable text must
-    still be recorded.
+    """Return the event with texts that can be stored.
+
+    A decision with an unencodable text must still be recorded.
     """
     texts = f"{event.tenant}{event.key_id}{event.action}{event.permission}{event.reason}"
     texts += f"{event.request_id}{event.resource}{event.source}{event.user}{event.os_user}"
-    if len(texts) <= TEXT_LIMIT and texts.isprintable() and type(event.at) is float and "aw_" not in texts:
+    is_storable = len(texts) <= TEXT_LIMIT and texts.isprintable() and "aw_" not in texts
+    if is_storable and type(event.at) is float:
         return event
+
     changes: dict[str, object] = {"at": float(event.at)}
     for name in _TEXT_FIELDS:
         text: str = getattr(event, name)
-        text = _SECRET_PATTERN.sub("aw_...", text)[:TEXT_LIMIT]
-        changes[name] = "".join(c if c.isprintable() else "?" for c in text)
+        without_secrets = _SECRET_PATTERN.sub("aw_...", text)
+        changes[name] = sanitise_label_value(without_secrets[:TEXT_LIMIT])
     return replace(event, **changes)
 
 
 def read_chain_tip(store: Store) -> str:
-    """Return the hash of the newest group in the store, "" without records: the checkpoint to keep
-    elsewhere.
+    """Return the hash of the newest group in the store: the checkpoint to keep elsewhere.
+
+    "" without records.
     """
     newest = store.rows(BLOCKS[AUDIT_STREAM], newest_first=True, limit=1)
     return newest[0].tip if newest else ""
@@ -177,37 +200,64 @@ def read_entries(
     span: TimeSpan = (None, None),
     limit: int | None = None,
 ) -> list[AuditEntry]:
-    """Return the entries of `tenant` (None: of all) with the fields `where` and `at` within `span`,
-    newest first.
+    """Return the entries of `tenant` (None: of all) with the fields `where`, newest first.
 
-    With `home` also the records that this machine has not compacted yet. The time in a request id
-    limits the span.
+    `span`: bounds of their time. With `home` also the records that this machine has not compacted
+    yet. The time in a request id limits the span.
     """
-    fields = {**(where or {}), **({} if tenant is None else {"tenant": tenant})}
+    fields = dict(where or {})
+    if tenant is not None:
+        fields["tenant"] = tenant
     received_at = request_received_at(str(fields.get("request_id", "")))
     if received_at is not None and span == (None, None):
-        span = received_at - 1.0, received_at + REQUEST_LIMIT_S
-    return list(islice(_find_entries(store, home, fields, span), limit))
+        span = (received_at - 1.0, received_at + REQUEST_LIMIT_S)
+    entries = _find_entries(store, home, where=fields, span=span)
+    return list(islice(entries, limit))
 
 
 def name_users(entries: Iterable[AuditEntry], store: Store) -> list[AuditEntry]:
     """The entries with the names of users for their ids; an erased user is shown by the id."""
     names = read_user_names(store)
-    return [
-        replace(one, user=names.get(one.user, one.user), os_user=names.get(one.os_user, one.os_user)) for one in entries
-    ]
+    named: list[AuditEntry] = []
+    for entry in entries:
+        user = names.get(entry.user, entry.user)
+        os_user = names.get(entry.os_user, entry.os_user)
+        named.append(replace(entry, user=user, os_user=os_user))
+    return named
 
 
-def _find_entries(store: Store, home: Home | None, where: Mapping[str, object], span: TimeSpan) -> Iterator[AuditEntry]:
-    low, high = bound_span(span)
-    for found in read_records(store, home, AUDIT_STREAM, span=span, newest_first=True):
-        for group in reversed(_split_groups(found.data)):
+def _find_entries(
+    store: Store,
+    home: Home | None,
+    *,
+    where: Mapping[str, object],
+    span: TimeSpan,
+) -> Iterator[AuditEntry]:
+    first_at, last_at = bound_span(span)
+    for records in read_records(store, home, AUDIT_STREAM, span=span, newest_first=True):
+        for group in reversed(_split_groups(records.data)):
             first = _ENTRY_DECODER.decode(group[0])
-            for number in range(len(group) - 1, -1, -1):
-                one = _EVENT_DECODER.decode(group[number]) if number else first
-                if low <= one.at <= high and all(getattr(one, name) == value for name, value in where.items()):
-                    own = {name: getattr(one, name) for name in AuditEvent.__struct_fields__}
-                    yield replace(first, **own, number=first.number + number, hash=hash_lines(b"\n".join(group)))
+            for index in reversed(range(len(group))):
+                event = _EVENT_DECODER.decode(group[index]) if index else first
+                if first_at <= event.at <= last_at and _has_fields(event, where):
+                    yield _build_entry(event, first, index, group=group)
+
+
+def _build_entry(
+    event: AuditEvent,
+    first: AuditEntry,
+    index: int,
+    *,
+    group: list[bytes],
+) -> AuditEntry:
+    """Return an event with its position: that of the group's first entry, and its index there."""
+    fields = {name: getattr(event, name) for name in _EVENT_FIELDS}
+    group_hash = hash_lines(b"\n".join(group))
+    return replace(first, **fields, number=first.number + index, hash=group_hash)
+
+
+def _has_fields(event: AuditEvent, where: Mapping[str, object]) -> bool:
+    return all(getattr(event, name) == value for name, value in where.items())
 
 
 def _split_groups(data: bytes) -> list[list[bytes]]:
@@ -221,8 +271,9 @@ def _split_groups(data: bytes) -> list[list[bytes]]:
 
 
 class ChainCheck(NamedTuple):
-    """Number of checked `records`; `broken`: number of the first inconsistent record, from 1, None
-    if all are valid.
+    """Number of checked `records`.
+
+    `broken`: number of the first inconsistent record, from 1, None if all are valid.
     """
 
     records: int
@@ -230,35 +281,55 @@ class ChainCheck(NamedTuple):
 
 
 def check_chain(store: Store, home: Home | None = None) -> ChainCheck:
-    """Check every chain in the order of the store; with `home` also the records that are not
-    compacted yet.
+    """Check every chain in the order of the store.
 
-    An altered record is reported at the start of the next group, whose link does not match.
+    With `home` also the records that are not compacted yet. An altered record is reported at the
+    start of the next group, whose link does not match.
     """
-    ends: dict[str, tuple[int, str]] = {}
-    tips = {""}
-    count = 0
+    walk = _ChainWalk()
     try:
-        for found in read_records(store, home, AUDIT_STREAM):
-            last = ""
-            for group in _split_groups(found.data):
-                count += 1
-                place = _POSITION_DECODER.decode(group[0])
-                valid = place.number == 0 and place.prev in tips
-                if place.chain in ends:
-                    valid = (place.number, place.prev) == ends[place.chain]
-                if not valid:
-                    return ChainCheck(count, count)
-                count += len(group) - 1
-                last = hash_lines(b"\n".join(group))
-                ends[place.chain] = place.number + len(group), last
-            if found.tip not in ("", last):
-                return ChainCheck(count, count)
-            tips.add(last)
+        for records in read_records(store, home, AUDIT_STREAM):
+            if not walk.follow(_split_groups(records.data), tip=records.tip):
+                return ChainCheck(walk.records, walk.records)
     except msgspec.MsgspecError:
-        return ChainCheck(count, count)
+        return ChainCheck(walk.records, walk.records)
     except StoreError as error:
         if error.code != "AW-STO-08":
             raise
-        return ChainCheck(count + 1, count + 1)
-    return ChainCheck(count, None)
+        return ChainCheck(walk.records + 1, walk.records + 1)
+    return ChainCheck(walk.records, None)
+
+
+class _ChainWalk:
+    """A walk over the chains, as far as they are consistent; `records`: how many it has checked."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        # By chain: number of the next record, and hash of the last group.
+        self._ends: dict[str, tuple[int, str]] = {}
+        self._tips = {""}
+
+    def follow(self, groups: list[list[bytes]], *, tip: str) -> bool:
+        """Walk over the groups of a block; False at a record that does not follow.
+
+        `tip`: hash of the last group, "" if it is not known.
+        """
+        last_hash = ""
+        for group in groups:
+            self.records += 1
+            position = _POSITION_DECODER.decode(group[0])
+            if not self._is_next(position):
+                return False
+            self.records += len(group) - 1
+            last_hash = hash_lines(b"\n".join(group))
+            self._ends[position.chain] = (position.number + len(group), last_hash)
+        if tip not in ("", last_hash):
+            return False
+        self._tips.add(last_hash)
+        return True
+
+    def _is_next(self, position: _ChainPosition) -> bool:
+        """True if a group follows the last one of its chain, or starts one after a known group."""
+        if position.chain in self._ends:
+            return (position.number, position.prev) == self._ends[position.chain]
+        return position.number == 0 and position.prev in self._tips

@@ -1,7 +1,11 @@
-"""Verification of the audit log, the usage records and the rows of keys by the signed checkpoints."""
+"""Verification of the audit log, the usage records and the rows of keys.
+
+They are compared with the signed checkpoints.
+"""
 
 import time
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from archwright.access.audit_checkpoints import (
     NO_USAGE,
@@ -35,10 +39,10 @@ def check_log(
     checkpoints: Iterable[AuditCheckpoint],
     public_keys: frozenset[str],
 ) -> tuple[frozenset[AuditCheckpoint], frozenset[str]]:
-    """Compare the log with its checkpoints. Return those of `public_keys`, and the other keys of
-    those that agree.
+    """Compare the log with its checkpoints.
 
-    Checkpoints of other databases are left out. A signature is checked if the checkpoint
+    Return those of `public_keys`, and the other keys of those that agree. Checkpoints of other
+    databases are left out. A signature is checked if the checkpoint
     contradicts the log or is the newest of its key; an older one that agrees with the log proves
     nothing more. Raises StoreError: AW-STO-14 false signature, AW-STO-15 unknown key, AW-STO-16
     emptied, AW-STO-17 cut or rolled back, AW-STO-18 recomputed, AW-STO-21 rows of keys were
@@ -73,14 +77,14 @@ class _CheckedLog:
         self._store_name = read_store_name(store)
         self._public_keys = public_keys
         database = digest_store_url(store)
-        known: set[AuditCheckpoint] = set()
+        of_store: set[AuditCheckpoint] = set()
         own: set[AuditCheckpoint] = set()
         for checkpoint in checkpoints:
             if self._store_name == checkpoint.store or database == checkpoint.database:
-                known.add(checkpoint)
+                of_store.add(checkpoint)
                 if checkpoint.public_key in public_keys:
                     own.add(checkpoint)
-        self.known = frozenset(known)
+        self.known = frozenset(of_store)
         self.own = frozenset(own)
 
     def sort_known(self) -> list[AuditCheckpoint]:
@@ -113,7 +117,7 @@ class _CheckedLog:
                     raise self._replaced_error(stream, checkpoint, matched)
                 matched = f"the checkpoint of {_format_time(checkpoint.at)}"
         if expected:
-            unmatched = [checkpoint for group in expected.values() for checkpoint in group]
+            unmatched = list(chain.from_iterable(expected.values()))
             raise self._cut_error(stream, end, unmatched)
 
     def _list_expected(self, stream: str) -> dict[int, list[AuditCheckpoint]]:
@@ -215,7 +219,10 @@ def _check_mark(store: Store, checkpoint: AuditCheckpoint, mark: RowsMark) -> No
 
 
 def _check_signer(checkpoint: AuditCheckpoint, public_keys: frozenset[str]) -> None:
-    """Raise StoreError AW-STO-14 for a false signature, AW-STO-15 for a key not in `public_keys`."""
+    """Raise StoreError AW-STO-14 for a false signature.
+
+    AW-STO-15 for a key that is not in `public_keys`.
+    """
     where = ErrorLocation("audit log")
     time_text = _format_time(checkpoint.at)
     if not is_checkpoint_signed(checkpoint):

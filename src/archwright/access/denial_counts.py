@@ -9,6 +9,7 @@ in memory until there is space.
 """
 
 import math
+from typing import NamedTuple
 
 from archwright.access.audit_log import AuditEvent, AuditLog
 from archwright.contract.record import replace
@@ -16,9 +17,17 @@ from archwright.errors import StoreError
 
 SOURCES_LIMIT = 31
 OTHER_SOURCES = "other"
-WINDOW_S, QUOTA_WINDOW_S = 1.0, 60.0
+WINDOW_S = 1.0
+QUOTA_WINDOW_S = 60.0
 QUOTA_BYTES = 1 << 20
 HOUR_S = 3_600.0
+
+
+class _Unwritten(NamedTuple):
+    """Denials that are not written yet: the first one, if any, and how many there are."""
+
+    first: AuditEvent | None = None
+    events: int = 0
 
 
 class DenialCounts:
@@ -26,43 +35,53 @@ class DenialCounts:
 
     def __init__(self, audit: AuditLog) -> None:
         self._audit = audit
-        # The first denial that is not written yet, and how many such denials there are.
-        self._unwritten: dict[tuple[str, str], tuple[AuditEvent | None, int]] = {}
-        self._opened_at = self._hour_at = -math.inf
+        self._unwritten: dict[tuple[str, str], _Unwritten] = {}
+        self._opened_at = -math.inf
+        self._hour_at = -math.inf
         self._hour_bytes = 0
 
     def count(self, event: AuditEvent) -> None:
         if not self._unwritten:
             self._opened_at = event.at
-        key = event.source, event.reason
-        found = self._unwritten.get(key)
-        if found is None:
-            if len(self._unwritten) < SOURCES_LIMIT and not self._is_quota_used(event.at):
-                self._unwritten[key] = (None, 0) if self._write(event) else (event, 1)
-                return
-            key = OTHER_SOURCES, event.reason
-            found = self._unwritten.get(key, (None, 0))
-        self._unwritten[key] = (event if found[0] is None else found[0], found[1] + 1)
+        key = (event.source, event.reason)
+        if key not in self._unwritten and self._takes_source(event.at):
+            is_written = self._write(event)
+            self._unwritten[key] = _Unwritten() if is_written else _Unwritten(event, 1)
+            return
+
+        if key not in self._unwritten:
+            key = (OTHER_SOURCES, event.reason)
+        first, count = self._unwritten.get(key, _Unwritten())
+        self._unwritten[key] = _Unwritten(first or event, count + 1)
 
     def write_totals(self, now: float, *, closing: bool = False) -> bool:
-        """Write the totals if the window is over, and return True if there were any; flush them
-        afterwards.
+        """Write the totals if the window is over; return True if there were any.
 
-        Totals that find no space stay for the next call.
+        Flush them afterwards. Totals that find no space stay for the next call.
         """
         window_s = QUOTA_WINDOW_S if self._is_quota_used(now) else WINDOW_S
         if not closing and 0 <= now - self._opened_at < window_s:
             return False
+
         self._opened_at = now
-        wrote = any(first is not None for first, _count in self._unwritten.values())
+        has_totals = False
         for (source, reason), (first, count) in list(self._unwritten.items()):
-            if first is None or self._write(replace(first, source=source, count=count)):
+            is_written = True
+            if first is not None:
+                has_totals = True
+                is_written = self._write(replace(first, source=source, count=count))
+            if is_written:
                 del self._unwritten[source, reason]
-        return wrote
+        return has_totals
+
+    def _takes_source(self, now: float) -> bool:
+        """True if another source gets records of its own."""
+        return len(self._unwritten) < SOURCES_LIMIT and not self._is_quota_used(now)
 
     def _is_quota_used(self, now: float) -> bool:
         if not 0 <= now - self._hour_at < HOUR_S:
-            self._hour_at, self._hour_bytes = now, 0
+            self._hour_at = now
+            self._hour_bytes = 0
         return self._hour_bytes >= QUOTA_BYTES
 
     def _write(self, event: AuditEvent) -> bool:

@@ -5,6 +5,9 @@ from archwright.access.tables import KeyRecord, format_scope_name
 from archwright.contract.record import Record, as_dict
 from archwright.policy.usage_limits import BudgetPeriod, UsageLimits
 
+# Fields of a record that no list shows.
+HIDDEN_FIELDS = ("digest", "prev", "mac")
+
 
 class NewKey(Record):
     """A created key with its secret `key`, which is shown only once."""
@@ -18,8 +21,9 @@ class NewKey(Record):
 
 
 class InstalledKey(Record):
-    """A key in a secret of a cluster. `id` is empty if the secret had a value already, which was
-    kept.
+    """A key in a secret of a cluster.
+
+    `id` is empty if the secret had a value already, which was kept.
     """
 
     secret: str
@@ -28,8 +32,9 @@ class InstalledKey(Record):
 
 
 class KeyView(Record):
-    """A key without secret and digest; `last_used_at`: midnight (UTC) before its last use within 90
-    days.
+    """A key without secret and digest.
+
+    `last_used_at`: midnight (UTC) before its last use within 90 days.
     """
 
     id: str
@@ -50,19 +55,36 @@ class KeyView(Record):
 
 
 def build_new_key(secret: str, record: KeyRecord) -> NewKey:
-    shown = {name: getattr(record, name) for name in ("id", "tenant", "role", "user", "expires_at")}
-    return NewKey(key=secret, **shown)
+    return NewKey(
+        key=secret,
+        id=record.id,
+        tenant=record.tenant,
+        role=record.role,
+        user=record.user,
+        expires_at=record.expires_at,
+    )
 
 
-def build_key_view(keys: KeyStore, record: KeyRecord, known: dict[str, UsageLimits], used: dict[str, float]) -> KeyView:
-    """Build the view of a key; `known`: limits in force by scope, `used`: time of last use by key
-    id.
+def build_key_view(
+    keys: KeyStore,
+    record: KeyRecord,
+    *,
+    limits: dict[str, UsageLimits],
+    last_used: dict[str, float],
+) -> KeyView:
+    """Build the view of a key.
+
+    `limits`: those in force by scope, `last_used`: time of the last use by key id.
     """
-    limits = known.get(format_scope_name("key", name=record.id), UsageLimits())
-    shown = {name: value for name, value in as_dict(record).items() if name not in ("digest", "prev", "mac")}
-    fields = shown | as_dict(limits)
+    fields = as_dict(record)
+    for name in HIDDEN_FIELDS:
+        del fields[name]
+    scope = format_scope_name("key", name=record.id)
+    fields |= as_dict(limits.get(scope, UsageLimits()))
+
     # An end that was set later; the secret of a key that was seen as expired has the end 0.
     end = keys.find_end(record)
     if end is not None:
         fields["expires_at"] = end or record.expires_at or end
-    return KeyView(**fields, last_used_at=used.get(record.id), revoked=keys.is_revoked(record.id))
+    last_used_at = last_used.get(record.id)
+    return KeyView(**fields, last_used_at=last_used_at, revoked=keys.is_revoked(record.id))

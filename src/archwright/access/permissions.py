@@ -37,12 +37,15 @@ def is_allowed(principal: Principal, permission: str) -> bool:
 
 def get_tenant_scope(principal: Principal) -> str | None:
     """Return the tenant whose objects the principal may access; None: every tenant."""
-    return None if is_allowed(principal, "tenants.manage") else principal.tenant
+    if is_allowed(principal, "tenants.manage"):
+        return None
+    return principal.tenant
 
 
 def may_grant(principal: Principal, tenant: str, role: str) -> bool:
-    """True if the principal may create such a key: in an accessible tenant, without permissions it
-    does not have.
+    """True if the principal may create such a key.
+
+    The tenant must be accessible, and the role has no permission that the principal lacks.
     """
     if role not in ROLES or get_tenant_scope(principal) not in (None, tenant):
         return False

@@ -1,7 +1,10 @@
-"""The schema version of a database: a program that is older than its rows does not start to use them.
+"""The schema version of a database.
 
-Design: `schema.json` guards the home of one host. Hosts that share a database have homes of their own, so the database
-states the version too. A gateway that runs already goes on: an upgrade of one host ends no other.
+A program that is older than the rows does not start to use them.
+
+Design: `schema.json` guards the home of one host. Hosts that share a database have homes of their
+own, so the database states the version too. A gateway that runs already goes on: an upgrade of one
+host ends no other.
 """
 
 from contextlib import suppress
@@ -24,7 +27,10 @@ WRITTEN_VERSIONS = RecordTable("schema_versions", WrittenVersion, unique=("versi
 
 
 def check_schema_version(store: Store) -> None:
-    """State the version of this program in the database. Raises StoreError AW-STO-25 if a newer one is there."""
+    """State the version of this program in the database.
+
+    Raises StoreError AW-STO-25 if a newer one is there.
+    """
     written = store.rows(WRITTEN_VERSIONS)
     newest = max(written, key=lambda row: row.version, default=None)
     if newest is not None and newest.version > SCHEMA_VERSION:
@@ -36,7 +42,9 @@ def check_schema_version(store: Store) -> None:
             "upgrade this host too: pip install -U archwright; or restore an older backup: "
             "archwright restore ID --into DIR"
         )
-        raise StoreError("AW-STO-25", message, where=ErrorLocation(WRITTEN_VERSIONS.name), hint=hint)
+        where = ErrorLocation(WRITTEN_VERSIONS.name)
+        raise StoreError("AW-STO-25", message, where=where, hint=hint)
     if newest is None or newest.version < SCHEMA_VERSION:
+        own_version = WrittenVersion(version=SCHEMA_VERSION, written_by=__version__)
         with suppress(ConflictError):  # another process was first
-            store.append(WRITTEN_VERSIONS, [WrittenVersion(version=SCHEMA_VERSION, written_by=__version__)])
+            store.append(WRITTEN_VERSIONS, [own_version])

@@ -13,10 +13,12 @@ from archwright.policy.usage_limits import BudgetPeriod, UsageLimits, find_limit
 from archwright.store import RecordTable
 
 SECRET_PREFIX = "aw_"
-# The tenant of the keys with which a drill tries a restored home; it sends no requests to the gateway in force.
+# The tenant of the keys with which a drill tries a restored home; it sends no requests to the
+# gateway in force.
 DRILL_TENANT = "backup-drill"
 BODY_LENGTH = 43
-SECRET_LENGTH = len(SECRET_PREFIX) + BODY_LENGTH + 6
+CHECKSUM_LENGTH = 6
+SECRET_LENGTH = len(SECRET_PREFIX) + BODY_LENGTH + CHECKSUM_LENGTH
 SHOWN_CHARACTERS = 10  # characters of a secret in lists: 42 of its 256 random bits
 NAME_PATTERN = re.compile(r"[a-z0-9-]{1,40}")
 USER_PATTERN = re.compile(r"[A-Za-z0-9._@+-]{1,80}")
@@ -33,8 +35,9 @@ class Tenant(Record):
 
 
 class SignedRow(Record):
-    """A row that decides who may do what; `mac`: its signature, `prev`: that of the row before it
-    (`signed_rows`).
+    """A row that decides who may do what.
+
+    `mac`: its signature, `prev`: that of the row before it (`signed_rows`).
     """
 
     prev: str = ""
@@ -68,8 +71,9 @@ class Revocation(SignedRow):
 
 
 class SecretExpiry(SignedRow):
-    """End of one secret of a key: from `at` on it is refused; 0: it expired, and no clock revives
-    it.
+    """End of one secret of a key: from `at` on it is refused.
+
+    0: it expired, and no clock revives it.
     """
 
     digest: str
@@ -104,8 +108,9 @@ class KeyUse(Record):
 
 
 class PepperCheck(Record):
-    """Check value of the pepper under which all keys were made since; a lost pepper begins a new
-    generation.
+    """Check value of the pepper under which all keys were made since.
+
+    A lost pepper begins a new generation.
     """
 
     generation: int
@@ -139,19 +144,29 @@ LIMITS = RecordTable("limits", LimitRow, index=("scope",))
 CONTENT_TRACINGS = RecordTable("content_choices", TenantContentTracing, index=("tenant",))
 PEPPER_CHECKS = RecordTable("pepper_checks", PepperCheck, unique=("generation",))
 KEY_USES = RecordTable("key_uses", KeyUse, index=("day",))
-SIGNED_TABLES: tuple[RecordTable[Any], ...] = (KEYS, REVOCATIONS, SECRET_EXPIRIES, LIMITS, CONTENT_TRACINGS)
+SIGNED_TABLES: tuple[RecordTable[Any], ...] = (
+    KEYS,
+    REVOCATIONS,
+    SECRET_EXPIRIES,
+    LIMITS,
+    CONTENT_TRACINGS,
+)
 
 
 def format_scope_name(kind: ScopeKind, tenant: str = "", name: str = "") -> str:
     """Return `key:ID`, `user:TENANT/USER` or `tenant:TENANT`."""
-    return f"user:{tenant}/{name}" if kind == "user" else f"{kind}:{tenant or name}"
+    if kind == "user":
+        return f"user:{tenant}/{name}"
+    return f"{kind}:{tenant or name}"
 
 
 def name_user_in_scope(scope: str, names: Mapping[str, str]) -> str:
     """Replace the id of a user in its scope by the name, if `names` (id to name) has it."""
-    kind, _, rest = scope.partition(":")
-    tenant, _, user = rest.partition("/")
-    return format_scope_name("user", tenant, names[user]) if kind == "user" and user in names else scope
+    kind, _, scope_name = scope.partition(":")
+    tenant, _, user = scope_name.partition("/")
+    if kind != "user" or user not in names:
+        return scope
+    return format_scope_name("user", tenant, names[user])
 
 
 def list_scopes(principal: Principal) -> Iterable[tuple[ScopeKind, str]]:
@@ -167,20 +182,25 @@ def build_limits(row: KeyRecord | LimitRow) -> UsageLimits:
 
 
 def is_well_formed(secret: str) -> bool:
-    """True if prefix, length and checksum are those of a key; mistyped secrets are refused without
-    the store.
+    """True if prefix, length and checksum are those of a key.
+
+    So mistyped secrets are refused without the store.
     """
-    if len(secret) != SECRET_LENGTH or not secret.startswith(SECRET_PREFIX) or not secret.isascii():
+    if len(secret) != SECRET_LENGTH or not secret.isascii():
         return False
-    body = secret[len(SECRET_PREFIX) : -6]
-    return secret[-6:] == compute_checksum(body)
+    if not secret.startswith(SECRET_PREFIX):
+        return False
+    body = secret[len(SECRET_PREFIX) : -CHECKSUM_LENGTH]
+    return secret[-CHECKSUM_LENGTH:] == compute_checksum(body)
 
 
 def compute_checksum(body: str) -> str:
-    """Return the CRC-32 in six URL-safe characters: protection against mistyping, not against
-    forgery.
+    """Return the CRC-32 in six URL-safe characters.
+
+    It protects against mistyping, not against forgery.
     """
-    return base64.urlsafe_b64encode(zlib.crc32(body.encode()).to_bytes(4, "big")).decode().rstrip("=")
+    checksum = zlib.crc32(body.encode()).to_bytes(4, "big")
+    return base64.urlsafe_b64encode(checksum).decode().rstrip("=")
 
 
 def check_name(name: str, what: str) -> None:
@@ -194,12 +214,13 @@ def check_user(name: str) -> None:
 
 
 def _invalid_name_error(name: str, what: str, hint: str) -> UsageError:
-    where = ErrorLocation(None, None, what)
-    return UsageError("AW-USE-30", f"{name[:60]!r} is not a valid {what} name", where=where, hint=hint)
+    message = f"{name[:60]!r} is not a valid {what} name"
+    return UsageError("AW-USE-30", message, where=ErrorLocation(field=what), hint=hint)
 
 
 def check_limits(limits: UsageLimits) -> None:
-    if problem := find_limits_problem(limits):
+    problem = find_limits_problem(limits)
+    if problem:
         raise invalid_limit_error(problem)
 
 

@@ -19,8 +19,9 @@ _PROC = Path("/proc")
 
 
 def read_process_start(pid: int, proc: Path = _PROC) -> int | None:
-    """Return the start of `pid` in ticks since boot (0 without /proc), None if it has ended or is a
-    zombie.
+    """Return the start of `pid` in ticks since boot (0 without /proc).
+
+    None if it has ended or is a zombie.
     """
     try:
         stat = (proc / str(pid) / "stat").read_bytes()
@@ -33,26 +34,33 @@ def read_process_start(pid: int, proc: Path = _PROC) -> int | None:
         except ProcessLookupError:
             return None
         return 0
-    fields = stat[stat.rindex(b")") + 2 :].split()  # the process name may contain brackets and blanks
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    # The process name may contain brackets and blanks.
+    after_name = stat.rindex(b")") + 2
+    fields = stat[after_name:].split()
+    if fields[0] in (b"Z", b"X"):
+        return None
+    return int(fields[19])
 
 
 def register_worker(transaction: Transaction) -> int:
     """Return a new, unique number for this process and remove the rows of dead workers."""
-    dead = []
+    dead: list[bytes] = []
     with transaction.cursor() as cursor:
-        found = cursor.set_range(_WORKER_PREFIX)
-        while found and cursor.key().startswith(_WORKER_PREFIX):
+        has_entry = cursor.set_range(_WORKER_PREFIX)
+        while has_entry and cursor.key().startswith(_WORKER_PREFIX):
             if not _is_alive(cursor.value()):
                 dead.append(cursor.key())
-            found = cursor.next()
+            has_entry = cursor.next()
     for key in dead:
         transaction.delete(key)
-    number = _NUMBER.unpack(transaction.get(_LAST_NUMBER_KEY) or b"\0\0\0\0")[0] + 1
+
+    (last_number,) = _NUMBER.unpack(transaction.get(_LAST_NUMBER_KEY) or b"\0\0\0\0")
+    number = int(last_number) + 1
     transaction.put(_LAST_NUMBER_KEY, _NUMBER.pack(number))
-    identity = _IDENTITY.pack(_read_pid_namespace(), os.getpid(), read_process_start(os.getpid()) or 0)
+    pid = os.getpid()
+    identity = _IDENTITY.pack(_read_pid_namespace(), pid, read_process_start(pid) or 0)
     transaction.put(_WORKER_PREFIX + _NUMBER.pack(number), identity)
-    return int(number)
+    return number
 
 
 def is_worker_alive(transaction: Transaction, number: int) -> bool:
@@ -62,7 +70,9 @@ def is_worker_alive(transaction: Transaction, number: int) -> bool:
 
 def _is_alive(identity: bytes) -> bool:
     namespace, pid, start = _IDENTITY.unpack(identity)
-    return int(namespace) != _read_pid_namespace() or read_process_start(int(pid)) == int(start)
+    if int(namespace) != _read_pid_namespace():
+        return True
+    return read_process_start(int(pid)) == int(start)
 
 
 def _read_pid_namespace() -> int:

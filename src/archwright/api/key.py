@@ -1,5 +1,7 @@
 """Keys: `key create`, `key install`, `key list`, `key limit`, `key rotate`, `key revoke`, `key reset`."""
 
+from functools import partial
+
 from archwright import settings
 from archwright.access.api_keys import replace_pepper
 from archwright.access.key_views import InstalledKey, KeyView, NewKey, build_key_view, build_new_key
@@ -24,7 +26,7 @@ def create(
     """Create a key for a tenant, and the tenant if it is new."""
     with open_audited_keys() as (keys, record_act):
         lives_s = None if expires_in_days is None else expires_in_days * DAY_S
-        secret, record = keys.create(tenant, role, name, user, limits, lives_s)
+        secret, record = keys.create(tenant, role, name, user=user, limits=limits, lives_s=lives_s)
         record_act("key.create", record.id, tenant)
         return build_new_key(secret, record)
 
@@ -41,7 +43,7 @@ def install(secret: str, *, role: str = "member", name: str = "") -> InstalledKe
     if version is None:
         return InstalledKey(secret=str(target), role=role)
     with open_audited_keys() as (keys, record_act):
-        value, record = keys.create(OWNER_TENANT, role, name, "", UsageLimits(), None)
+        value, record = keys.create(OWNER_TENANT, role, name)
         record_act("key.create", record.id, OWNER_TENANT)
         try:
             cluster.write_field(target, value, version)
@@ -55,17 +57,21 @@ def install(secret: str, *, role: str = "member", name: str = "") -> InstalledKe
 @audit_read("key.list")
 def list(*, tenant: str | None = None) -> tuple[KeyView, ...]:  # noqa: A001 - the verb's name
     with open_keys() as (keys, _home, _store):
-        known, used = keys.read_limits(), keys.last_used()
-        return tuple(build_key_view(keys, record, known, used) for record in keys.list(tenant))
+        limits = keys.read_limits()
+        last_used = keys.last_used()
+        show = partial(build_key_view, keys, limits=limits, last_used=last_used)
+        return tuple(map(show, keys.list(tenant)))
 
 
 def limit(id: str, *, limits: UsageLimits = UsageLimits()) -> KeyView:  # noqa: A002, B008 - the record's field; frozen
     """Set all limits of a key. Every worker applies them within a second, also to running requests."""
     with open_audited_keys() as (keys, record_act):
-        record = keys.set_limits("key", "", id, limits)
-        shown = next(key for key in keys.list() if key.id == id)
-        record_act("key.limit", id, shown.tenant)
-        return build_key_view(keys, shown, {record.scope: limits}, keys.last_used())
+        row = keys.set_limits("key", "", id, limits=limits)
+        record = next(key for key in keys.list() if key.id == id)
+        record_act("key.limit", id, record.tenant)
+        limits_in_force = {row.scope: limits}
+        last_used = keys.last_used()
+        return build_key_view(keys, record, limits=limits_in_force, last_used=last_used)
 
 
 def rotate(id: str, *, overlap_hours: float = 24.0) -> NewKey:  # noqa: A002 - the record's field
@@ -80,7 +86,8 @@ def revoke(id: str) -> KeyView:  # noqa: A002 - the record's field
     with open_keys(for_act=True) as (keys, _home, store):
         revoked = keys.revoke(id)
         write_audit_record(store, "key.revoke", id, revoked.tenant)
-        return build_key_view(keys, revoked, keys.read_limits(), keys.last_used())
+        limits = keys.read_limits()
+        return build_key_view(keys, revoked, limits=limits, last_used=keys.last_used())
 
 
 def reset() -> NewKey:

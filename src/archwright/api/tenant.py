@@ -29,7 +29,7 @@ def create(name: str) -> Tenant:
 def limit(name: str, *, limits: UsageLimits = UsageLimits()) -> TenantView:  # noqa: B008 - frozen
     """Set all limits of a tenant over all its keys. Every worker applies them within a second."""
     with open_audited_keys() as (keys, record_act):
-        keys.set_limits("tenant", name, "", limits)
+        keys.set_limits("tenant", name, "", limits=limits)
         record_act("tenant.limit", name, name)
         return _find_view(keys, name)
 

@@ -38,7 +38,7 @@ def list(*, tenant: str | None = None) -> tuple[UserView, ...]:  # noqa: A001 - 
 def limit(tenant: str, user: str, *, limits: UsageLimits = UsageLimits()) -> UserView:  # noqa: B008 - frozen
     """Set all limits of a user over all its keys. Every worker applies them within a second."""
     with open_audited_keys() as (keys, record_act):
-        row = keys.set_limits("user", tenant, user, limits)
+        row = keys.set_limits("user", tenant, user, limits=limits)
         record_act("user.limit", row.scope.rpartition("/")[2], tenant)
         live = [key for key in keys.list(tenant) if key.user == user and not keys.is_revoked(key.id)]
         return _build_view(tenant, user, len(live), limits)

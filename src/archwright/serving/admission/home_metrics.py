@@ -25,9 +25,11 @@ def measure_home(home: Home, store: Store, accounting: CostAccounting, now: floa
     for state, count in _count_batches(home).items():
         exposition.record("batches", {"state": state}, count)
 
+    today = int(now // DAY_S)
+
     @cache
     def sum_spend(day: int) -> Counter[str]:
-        return sum_recorded_spend(store, home, day, int(now // DAY_S))
+        return sum_recorded_spend(store, home, day=day, today=today)
 
     all_limits = accounting.keys.read_limits()
     limits = {scope: limit for scope, limit in all_limits.items() if scope.startswith(_TENANT)}

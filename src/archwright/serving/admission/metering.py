@@ -491,4 +491,5 @@ class RecordedSpending:
 
     def _sum_since(self, day: int) -> Counter[str]:
         self._ledger.flush()
-        return sum_recorded_spend(self._ledger.store, self._home, day, int(self._clock() // DAY_S))
+        today = int(self._clock() // DAY_S)
+        return sum_recorded_spend(self._ledger.store, self._home, day=day, today=today)

@@ -182,7 +182,7 @@ def get_tenant(call: AdminCall) -> AdminResult:
 
 def set_tenant_limits(call: AdminCall) -> AdminResult:
     limits, name = call.decode(UsageLimits), call.require_tenant()
-    call.keys.set_limits("tenant", name, "", limits)
+    call.keys.set_limits("tenant", name, "", limits=limits)
     view = _describe_tenant(call.keys, name, {format_scope_name("tenant", name): limits})
     return AdminResult(view, "tenant.limit", name, name)
 
@@ -196,18 +196,32 @@ def set_content_tracing(call: AdminCall) -> AdminResult:
 
 def list_tenant_keys(call: AdminCall) -> AdminResult:
     name = call.require_tenant()
-    known, used = call.keys.read_limits(), call.keys.last_used()
-    return AdminResult({"data": [build_key_view(call.keys, one, known, used) for one in call.keys.list(name)]})
+    limits = call.keys.read_limits()
+    last_used = call.keys.last_used()
+    views: list[KeyView] = []
+    for record in call.keys.list(name):
+        views.append(build_key_view(call.keys, record, limits=limits, last_used=last_used))
+    return AdminResult({"data": views})
 
 
 def create_key(call: AdminCall) -> AdminResult:
     wanted = call.decode(KeyCreation)
     limits = UsageLimits(**{name: getattr(wanted, name) for name in UsageLimits.__struct_fields__})
-    valid_s = None if wanted.expires_in_days is None else wanted.expires_in_days * DAY_S
-    name = call.require_tenant()
-    call.require_grant(name, wanted.role, "key.create")
-    view = build_new_key(*call.keys.create(name, wanted.role, wanted.name, wanted.user, limits, valid_s))
-    return AdminResult(view, "key.create", view.id, name)
+    lives_s = None
+    if wanted.expires_in_days is not None:
+        lives_s = wanted.expires_in_days * DAY_S
+    tenant = call.require_tenant()
+    call.require_grant(tenant, wanted.role, "key.create")
+    secret, record = call.keys.create(
+        tenant,
+        wanted.role,
+        wanted.name,
+        user=wanted.user,
+        limits=limits,
+        lives_s=lives_s,
+    )
+    view = build_new_key(secret, record)
+    return AdminResult(view, "key.create", view.id, tenant)
 
 
 def list_tenant_users(call: AdminCall) -> AdminResult:
@@ -224,7 +238,7 @@ def set_user_limits(call: AdminCall) -> AdminResult:
     call.require_tenant(tenant)
     user_keys = [record for record in call.keys.list(tenant) if record.user == user]
     call.require_limit_setter(user_keys, "user.limit", "")
-    row = call.keys.set_limits("user", tenant, user, limits)
+    row = call.keys.set_limits("user", tenant, user, limits=limits)
     view = _describe_user(tenant, user, {format_scope_name("user", tenant, user): limits})
     return AdminResult(view, "user.limit", row.scope.rpartition("/")[2], tenant)
 
@@ -256,7 +270,7 @@ def get_key(call: AdminCall) -> AdminResult:
 def set_key_limits(call: AdminCall) -> AdminResult:
     limits, record = call.decode(UsageLimits), call.require_key("key.limit")
     call.require_limit_setter([record], "key.limit", record.id)
-    call.keys.set_limits("key", "", record.id, limits)
+    call.keys.set_limits("key", "", record.id, limits=limits)
     return AdminResult(_describe_key(call.keys, record), "key.limit", record.id, record.tenant)
 
 
@@ -275,7 +289,8 @@ def _not_found_error(kind: str) -> ApiError:
 
 
 def _describe_key(keys: KeyStore, record: KeyRecord) -> KeyView:
-    return build_key_view(keys, record, keys.read_limits(), keys.last_used())
+    limits = keys.read_limits()
+    return build_key_view(keys, record, limits=limits, last_used=keys.last_used())
 
 
 def _describe_user(owner: str, user: str, known: dict[str, UsageLimits]) -> UserLimits:

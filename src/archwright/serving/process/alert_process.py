@@ -55,10 +55,11 @@ class AlertWatcher:
     def find_alerts(self) -> Iterator[Alert]:
         """Yield the alerts of the present state, sent or not. Raises StoreError."""
         now = time.time()
+        today = int(now // DAY_S)
 
         @cache
         def sum_spend(day: int) -> Counter[str]:
-            return sum_recorded_spend(self._store, self._home, day, int(now // DAY_S))
+            return sum_recorded_spend(self._store, self._home, day=day, today=today)
 
         self._keys.refresh_version()
         limits = self._keys.list_limits()
