@@ -65,9 +65,10 @@ class Settings:
     none. `trusted_proxies`: networks of the proxies in front of the gateway, separated by commas. `image_hosts`: hosts
     whose images the gateway fetches for requests, separated by commas; empty: none. `cors_origins`: origins whose web
     pages may call the gateway, separated by commas; empty: none. `engine_user`: the user of engine
-    processes if root starts the platform; empty: the user of the platform. `audit_checkpoints`: the second place of the
-    audit log's checkpoints, a file outside the home or `syslog`; empty: none. `audit_second_place`: `none` accepts a
-    log without a second place, so that `audit verify` does not exit with 10. `model_memory_bytes`: memory of all models
+    processes if root starts the platform; empty: the user of the platform. `audit_checkpoints`: the second places of
+    the audit log's records and checkpoints, separated by commas: `stdout`, `syslog` or `file:PATH`; empty: none.
+    `audit_second_place`: `none` accepts a log without a second place, so that `audit verify` does not exit with 10.
+    `model_memory_bytes`: memory of all models
     that are loaded at run time; 0: most of the memory that the plan leaves. `model_idle_s`: seconds after which an idle
     one leaves the memory; 0: never. `data_workers`: processes that work on a recipe; 0: one per core.
     `residency`: the country (alpha-2) where the home and its database are; empty: unknown. `engine_measurement_s`:
@@ -122,12 +123,17 @@ INTEGERS = {
     "owner_key_days": 3650,
 }
 CHOICES = {"cache": ("off", "deterministic", "all"), "audit_second_place": ("required", "none")}
+AUDIT_PLACE = r"(stdout|syslog|(file:)?/[^\s,]+)"
 # Settings with a form: its pattern, and how messages name it. The value may be a secret by mistake, so none is shown.
 FORMS = {
     "alert_webhook": (r"https?://[^\s@]+", "an http or https URL without a password"),
     "alert_smtp": (r"(smtps://)?[^\s/@]+:[0-9]{1,5}", "HOST:PORT or smtps://HOST:PORT, such as mail.example.org:465"),
     "alert_smtp_login": (r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+", "env:NAME or file:PATH of USER:PASSWORD"),
     "backup_key": (r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+|command:.+", "env:NAME, file:PATH or command:[...] of a key"),
+    "audit_checkpoints": (
+        rf"{AUDIT_PLACE}(,\s*{AUDIT_PLACE})*",
+        "`stdout`, `syslog` or `file:` and the full path of a file, separated by commas",
+    ),
     "backup_to": (r"s3://[^\s/]+(/.*)?|/.+", "the full path of a folder, or s3://BUCKET/PREFIX"),
 }
 SCOPES: Mapping[str, Scope] = {f.name: f.metadata["scope"] for f in fields(Settings) if f.name != "sources"}
@@ -268,8 +274,6 @@ def _check_value(name: str, value: object, where: ErrorLocation) -> object:
         hint = "set the collector's root for OTLP over HTTP, such as http://localhost:4318"
     elif name in FORMS and value and not re.fullmatch(FORMS[name][0], str(value)):
         message = f"{name} must be {FORMS[name][1]}"
-    elif name == "audit_checkpoints" and value and value != "syslog" and not Path(str(value)).is_absolute():
-        message = f"{name} must be `syslog` or the full path of a file, not {value!r}"
     elif name == "residency" and value and not re.fullmatch("[A-Z]{2}", str(value)):
         message = f"{name} must be the code of a country, such as DE, not {value!r}"
     elif isinstance(value, str):

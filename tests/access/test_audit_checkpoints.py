@@ -10,7 +10,7 @@ import socket
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,7 +18,15 @@ import pytest
 from tests.tools.checks import WAIT_S
 
 from archwright.access import audit_checkpoints
-from archwright.access.audit_checkpoints import AuditCheckpoint, CheckpointWriter, read_checkpoints, read_signing_key
+from archwright.access.audit_checkpoints import (
+    AuditCheckpoint,
+    CheckpointWriter,
+    read_checkpoints,
+    read_signing_key,
+    select_checkpoints,
+)
+from archwright.access.audit_delivery import places, second_place
+from archwright.access.audit_delivery.outbox import PlaceOutbox
 from archwright.access.audit_log import AuditEvent, AuditLog, check_chain, hash_lines
 from archwright.api import audit
 from archwright.api.context import write_audit_record
@@ -37,10 +45,11 @@ def make_event() -> AuditEvent:
 
 
 class Log:
-    """A home with a log in its database, and a second place of checkpoints."""
+    """A home with a log in its database, and a second place: a file, or the system log."""
 
     def __init__(self, home: Home, second: Path, url: str = "") -> None:
         self.home, self.second, self.url = home, second, url or home.store_url
+        self.address = str(second) if str(second) == places.SYSLOG else f"file:{second}"
         self.errors: list[ArchwrightError] = []
 
     def write_uncovered(self) -> None:
@@ -56,13 +65,18 @@ class Log:
     def write(self, count: int = RECORDS) -> None:
         """Write records as one process does, which ends with a block and a checkpoint."""
         with closing(Store(self.url)) as store:
-            checkpoints = CheckpointWriter(store, self.home, str(self.second), report=self.errors.append)
+            checkpoints = CheckpointWriter(store, self.home, report=self.errors.append)
             with closing(WalWriter(store, self.home, on_compaction=checkpoints.write_due)) as wal:
                 log = AuditLog(wal)
                 for _ in range(count):
                     log.record(make_event())
                 wal.flush()
-        assert not self.errors
+            self.deliver(store)
+        # Records that the place has and the log lost are reported.
+        assert {error.code for error in self.errors} <= {"AW-STO-28"}
+
+    def deliver(self, store: Store) -> None:
+        PlaceOutbox(store, self.home, self.address, report=self.errors.append).deliver(closing=True)
 
     def execute(self, statement: str) -> None:
         with closing(sqlite3.connect(self.database)) as connection:
@@ -93,7 +107,7 @@ def test_a_whole_log_is_covered_by_its_checkpoints(log: Log) -> None:
     key = read_signing_key(log.home)
     assert key is not None and found.public_keys == (key.public_key,)
     assert (found.records, found.checkpoints, found.warning) == (3 * RECORDS, 3, "")
-    assert log.second.read_bytes() == log.home.audit_checkpoints.read_bytes()
+    assert read_checkpoints(log.second) == read_checkpoints(log.home.audit_checkpoints)
     assert [one.records for one in read_checkpoints(log.second)] == [RECORDS, 2 * RECORDS, 3 * RECORDS]
     modes = {path.stat().st_mode & 0o777 for path in (log.home.audit_signing_key, log.second)}
     assert modes == {0o600}
@@ -191,21 +205,21 @@ def test_an_auditor_needs_the_database_and_the_second_place_alone(
     (public_key,) = audit.verify().public_keys
     monkeypatch.setenv("ARCHWRIGHT_DATABASE_URL", log.url)
     monkeypatch.setenv("ARCHWRIGHT_HOME", str(tmp_path / "auditor"))
-    assert audit.verify(checkpoints=str(log.second), public_key=(public_key,)).checkpoints == 3
+    assert audit.verify(against=str(log.second), public_key=(public_key,)).checkpoints == 3
     with pytest.raises(StoreError, check=lambda error: error.code == "AW-STO-15"):
-        audit.verify(checkpoints=str(log.second), public_key=("00" * 32,))
+        audit.verify(against=str(log.second), public_key=("00" * 32,))
     cut_tail(log)
     with pytest.raises(StoreError, check=lambda error: error.code == "AW-STO-17"):
-        audit.verify(checkpoints=str(log.second))
+        audit.verify(against=str(log.second))
     assert not (tmp_path / "auditor" / "secrets").exists()
 
 
 def test_what_the_check_cannot_see_is_said(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     log.second.write_bytes(log.second.read_bytes().splitlines(keepends=True)[0])
-    assert audit.verify().warning == f"the second place covers {RECORDS} of {3 * RECORDS} records"
+    assert audit.verify().warning == f"the second place covers 1 of {3 * RECORDS} records"
     monkeypatch.setenv("ARCHWRIGHT_AUDIT_SECOND_PLACE", "none")
     monkeypatch.setenv("ARCHWRIGHT_AUDIT_CHECKPOINTS", "syslog")
-    assert "--checkpoints FILE" in audit.verify().warning
+    assert "--against FILE" in audit.verify().warning
     monkeypatch.setenv("ARCHWRIGHT_AUDIT_CHECKPOINTS", "")
     assert audit.verify().warning.startswith("without a second place")
 
@@ -224,12 +238,12 @@ def test_checkpoints_of_another_database_are_left_out(
 def test_a_checkpoint_that_is_written_meanwhile_is_no_loss(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """A gateway that ran made a verification fail with AW-STO-19."""
 
-    def read_and_write(path: Path) -> tuple[AuditCheckpoint, ...]:
-        found = read_checkpoints(path)
+    def read_and_write(lines: Iterable[bytes], place: str) -> list[AuditCheckpoint]:
+        found = list(select_checkpoints(lines, place))
         log.write()
         return found
 
-    monkeypatch.setattr(audit, "read_checkpoints", read_and_write)
+    monkeypatch.setattr(second_place, "select_checkpoints", read_and_write)
     assert log.code() == ""
 
 
@@ -265,33 +279,41 @@ def test_a_full_disk_leaves_no_part_of_a_line(log: Log, full: str) -> None:
     log.write_uncovered()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with closing(Store(log.url)) as store:
-        writer = CheckpointWriter(store, log.home, str(log.second))
+        writer = CheckpointWriter(store, log.home)
+        outbox = PlaceOutbox(store, log.home, log.address, report=log.errors.append)
         assert store.numbered_rows(BLOCKS["audit"])
+        if full == "second":
+            writer.write(time.time())
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))
         try:
-            with pytest.raises((OSError, StoreError), match=r"No space left|too large|disk I/O"):
-                writer.write(time.time())
+            if full == "home":
+                with pytest.raises((OSError, StoreError), match=r"No space left|too large|disk I/O"):
+                    writer.write(time.time())
+            else:
+                outbox.deliver(closing=True)
+                assert [error.code for error in log.errors] == ["AW-STO-27"]
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert path.read_bytes() == before
         assert writer.write(time.time())
+        outbox.deliver(closing=True)
     assert (audit.verify().checkpoints, audit.verify().warning) == (4, "")
 
 
 def test_a_second_place_that_failed_gets_what_it_lacks(
-    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    log: Log, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The line of a failure was never sent again, so a cut of the records that it covers was not seen."""
     log.second.rename(tmp_path / "away")
     log.second.mkdir()
     with closing(Store(log.url)) as store:
         write_audit_record(store, "key.create", "k")
-        assert "a checkpoint of the audit log was not written" in capsys.readouterr().err
+        assert "a second place of the audit log has no copy yet\nAW-STO-27" in capsys.readouterr().err
         log.second.rmdir()
         (tmp_path / "away").rename(log.second)
         for _ in range(2):
-            CheckpointWriter(store, log.home, str(log.second)).write(time.time())
-    assert log.second.read_bytes() == log.home.audit_checkpoints.read_bytes()
+            log.deliver(store)
+    assert read_checkpoints(log.second) == read_checkpoints(log.home.audit_checkpoints)
     assert (audit.verify().checkpoints, audit.verify().warning) == (4, "")
 
 
@@ -329,7 +351,7 @@ def test_forged_checkpoints_of_another_key_hide_no_cut(log: Log) -> None:
 def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """The socket of a system log."""
     path = str(tmp_path / "log")
-    monkeypatch.setattr(audit_checkpoints, "SYSLOG_SOCKETS", (path,))
+    monkeypatch.setattr(places, "SYSLOG_SOCKETS", (path,))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(path)
         listener.settimeout(WAIT_S)
@@ -339,34 +361,38 @@ def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.s
 def test_the_system_log_is_a_second_place(home: Home, tmp_path: Path, daemon: socket.socket) -> None:
     log = Log(home, Path("syslog"))
     log.write()
-    line = daemon.recv(4096)
-    assert line.startswith(b"<37>archwright: {") and len(line) < 1_024
+    lines = [daemon.recv(4096) for _ in range(RECORDS + 1)]
+    assert all(line.startswith(b"<37>archwright: {") and len(line) < 1_024 for line in lines)
     exported = tmp_path / "exported"
-    exported.write_bytes(b"Nov 28 02:00:00 host sshd: session opened\nNov 28 02:00:01 host " + line[4:] + b"\n")
-    assert audit.verify(checkpoints=str(exported)).checkpoints == 1
+    texts = [b"Nov 28 02:00:01 host " + line[4:] for line in lines]
+    exported.write_bytes(b"\n".join((b"Nov 28 02:00:00 host sshd: session opened", *texts, b"")))
+    found = audit.verify(against=str(exported))
+    assert (found.checkpoints, found.warning) == (1, "")
     log.write_uncovered()
     with closing(Store(log.url)) as store, pytest.MonkeyPatch.context() as patch:
-        writer = CheckpointWriter(store, home, "syslog")
-        with pytest.raises(OSError, match="No such file"):
-            patch.setattr(audit_checkpoints, "SYSLOG_SOCKETS", (str(tmp_path / "absent"),))
-            writer.write(time.time())
+        CheckpointWriter(store, home).write(time.time())
+        patch.setattr(places, "SYSLOG_SOCKETS", (str(tmp_path / "absent"),))
+        log.deliver(store)
+        assert [error.code for error in log.errors] == ["AW-STO-27"]
         patch.undo()
         for _ in range(2):
-            writer.write(time.time())
-    assert b'"records":6,' in daemon.recv(4096), "it is sent again after a failure"
+            log.deliver(store)
+    assert b'"number":6,' in daemon.recv(4096), "it is sent again after a failure"
+    assert b'"records":6,' in daemon.recv(4096)
     daemon.setblocking(False)
     with pytest.raises(BlockingIOError):
         daemon.recv(4096)
     empty(log)
-    with pytest.raises(StoreError, check=lambda error: error.code == "AW-STO-16"):
-        audit.verify(checkpoints=str(exported))
+    with pytest.raises(StoreError, match=r"records 1 to 5 .* are missing in the log") as found_error:
+        audit.verify(against=str(exported))
+    assert found_error.value.code == "AW-STO-16"
 
 
 def test_a_second_place_that_fails_is_reported_and_the_home_has_the_checkpoint(home: Home, tmp_path: Path) -> None:
     log = Log(home, tmp_path)  # a folder is no file
     with pytest.raises(AssertionError):
         log.write()
-    assert [error.code for error in log.errors] and len(read_checkpoints(home.audit_checkpoints)) == 1
+    assert [error.code for error in log.errors] == ["AW-STO-27"] and len(read_checkpoints(home.audit_checkpoints)) == 1
 
 
 def test_a_damaged_key_is_not_replaced(log: Log) -> None:
@@ -396,7 +422,7 @@ def test_a_checkpoint_is_due_after_its_interval(home: Home, tmp_path: Path) -> N
     log.write()
     log.write_uncovered()
     with closing(Store(log.url)) as store:
-        writer = CheckpointWriter(store, home, "")
+        writer = CheckpointWriter(store, home)
         newest: AuditCheckpoint = read_checkpoints(home.audit_checkpoints)[-1]
         writer.write(newest.at + 1, audit_checkpoints.CHECKPOINT_S)
         assert len(read_checkpoints(home.audit_checkpoints)) == 1, "another process wrote one a second ago"

@@ -50,7 +50,7 @@ class Log:
     def write(self) -> None:
         """Write records as one process does, which ends with a checkpoint."""
         with closing(Store(self.home.store_url)) as store:
-            checkpoints = CheckpointWriter(store, self.home, "")
+            checkpoints = CheckpointWriter(store, self.home)
             with closing(WalWriter(store, self.home, on_compaction=checkpoints.write_due)) as wal:
                 log = AuditLog(wal)
                 for number in range(RECORDS):
@@ -289,5 +289,5 @@ def test_an_older_copy_of_the_files_alone_or_of_the_database_alone_is_found(log:
 def test_a_home_without_records_gets_no_signing_key(home: Home) -> None:
     """Else the key alone would look like deleted checkpoints."""
     with closing(Store(home.store_url)) as store:
-        CheckpointWriter(store, home, "").write_due(0, last=True)
+        CheckpointWriter(store, home).write_due(0, last=True)
     assert read_signing_key(home) is None and not home.audit_checkpoints.exists()

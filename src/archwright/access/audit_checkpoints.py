@@ -1,21 +1,20 @@
-"""Signed checkpoints of the audit log, written to the home and to a second place; verification of
-the log by them.
+"""Signed checkpoints of the audit log in the home; `access.audit_delivery` copies them to other places.
 
 A checkpoint states the number of blocks and records of the log, and their tip: the SHA-256 over the
 previous tip and the fields of a block (`_extend_tip`), from the first block on. The block's bytes
 hold the groups of every chain, so one tip covers all chains. It states the same of the usage
-records, and the newest signed rows of keys (`RowsMark`). Ed25519 signs it. The key stays in the
-home, and each checkpoint states the public key.
+records, and the newest signed rows of keys (`RowsMark`). It also states the digest of the record
+chain (`access.record_chain`), with which records in another place are checked without a database.
+Ed25519 signs it. The key stays in the home, and each checkpoint states the public key.
 
 The process that compacts the log appends a checkpoint at most every CHECKPOINT_S and at its end, as
-one JSON line, to the home first. The checkpoints of a home have consecutive numbers, and each has
-the digest of the one before it. The database has the number and digest of the newest one
+one JSON line, to the home. The checkpoints of a home have consecutive numbers, and each has the
+digest of the one before it. The database has the number and digest of the newest one
 (`checkpoint_anchor`). So an attacker of the database alone or of the files alone is found.
 
-The second place gets the home's newest line if it lacks it, because a line covers the whole log. An
-attacker with write access to home and database can sign a false log. The second place still has the
-earlier checkpoints, which contradict it. Records after the newest checkpoint can be removed without
-a trace.
+An attacker with write access to home and database can sign a false log. A second place still has
+the earlier checkpoints, which contradict it. Records after the newest checkpoint that no second
+place has yet can be removed without a trace.
 """
 
 import errno
@@ -23,7 +22,6 @@ import fcntl
 import hashlib
 import os
 import secrets
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -33,6 +31,7 @@ from typing import IO, NamedTuple
 import msgspec
 
 from archwright.access.checkpoint_anchor import anchor_checkpoint
+from archwright.access.record_chain import ChainState, read_chain_end
 from archwright.access.signed_rows import RowsMark, find_mark, read_mark
 from archwright.contract.record import Record, as_dict, replace
 from archwright.crypto.signing import SECRET_BYTES, SigningKey, is_signed_by
@@ -43,9 +42,6 @@ from archwright.monitor.wal.segment_owner import read_store_name
 from archwright.store import Store
 
 CHECKPOINT_S = 60.0
-SYSLOG = "syslog"
-SYSLOG_SOCKETS = ("/dev/log", "/var/run/syslog")
-_SYSLOG_HEAD = b"<37>archwright: "  # facility auth, severity notice
 _MARK = b'{"kind":"archwright-audit-checkpoint",'
 _TAIL_BYTES = 64 << 10
 STREAM_NAMES = {"audit": "log", "served": "usage log"}
@@ -66,8 +62,8 @@ class AuditCheckpoint(Record):
 
     The newest block has the number `seq` in the store; `blocks` and `records` count from the first
     block on. `number` counts the checkpoints of the home, and `previous` is the digest of the one
-    before. `usage`: the state of the usage records; `rows`: the newest rows of keys. Checkpoints of
-    older versions lack these four.
+    before. `usage`: the state of the usage records; `rows`: the newest rows of keys; `chain`: digest
+    of the record chain. Checkpoints of older versions lack these five.
     """
 
     kind: str = "archwright-audit-checkpoint"
@@ -84,6 +80,7 @@ class AuditCheckpoint(Record):
     previous: str | None = None
     usage: LogMark | None = None
     rows: RowsMark | None = None
+    chain: str | None = None
 
 
 class LogState(NamedTuple):
@@ -209,8 +206,7 @@ def load_signing_key(home: Home) -> SigningKey:
 
 
 class CheckpointWriter:
-    """Writer of the checkpoints of one store, to the home and to `second`: a file, SYSLOG or ""
-    (none).
+    """Writer of the checkpoints of one store to the home.
 
     `report` takes the error of a checkpoint that could not be written; the next call tries again.
     """
@@ -219,18 +215,14 @@ class CheckpointWriter:
         self,
         store: Store,
         home: Home,
-        second: str,
         *,
         report: Callable[[ArchwrightError], None] = lambda _error: None,
     ) -> None:
         self._store = store
         self._home = home
-        self._second = second
         self._report = report
         self._next_at = 0.0
         self._unsigned = 0
-        # The checkpoint sent to the system log, which cannot be read.
-        self._sent: AuditCheckpoint | None = None
 
     def write_due(self, records: int, last: bool) -> None:
         """Write a checkpoint of the new `records` if it is due, or if this is the process's `last`
@@ -275,13 +267,11 @@ class CheckpointWriter:
         unsigned = self._describe_present(now, key, newest=newest, own_checkpoints=own_checkpoints)
         if unsigned is not None:
             newest = replace(unsigned, signature=key.sign(encode_checkpoint(unsigned)))
-            _append_line(file, encode_checkpoint(newest))
+            append_line(file, encode_checkpoint(newest))
             own_checkpoints.append(newest)
-        if newest is not None:
-            if newest.number is not None:
-                digests = digest_by_number(own_checkpoints)
-                anchor_checkpoint(self._store, key, newest.number, digests=digests)
-            self._send_to_second_place(newest)
+        if newest is not None and newest.number is not None:
+            digests = digest_by_number(own_checkpoints)
+            anchor_checkpoint(self._store, key, newest.number, digests=digests)
         return True
 
     def _describe_present(
@@ -316,6 +306,9 @@ class CheckpointWriter:
         if newest is not None and (start, newest.usage, newest.rows) == (end, usage, rows):
             return None
 
+        chain_start = ChainState()
+        if newest is not None and newest.chain is not None:
+            chain_start = ChainState(newest.seq, newest.records, newest.chain)
         number = 1
         previous = ""
         if own_checkpoints:
@@ -330,31 +323,9 @@ class CheckpointWriter:
             previous=previous,
             usage=usage,
             rows=rows,
+            chain=read_chain_end(self._store, chain_start, end.seq).digest,
             **end._asdict(),
         )
-
-    def _send_to_second_place(self, newest: AuditCheckpoint) -> None:
-        """Append to the file, or send to the daemon of the system log.
-
-        Raises OSError, also if no daemon listens.
-        """
-        if self._second == SYSLOG and newest != self._sent:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                sender.connect(_find_syslog_socket())
-                sender.send(_SYSLOG_HEAD + encode_checkpoint(newest))
-            self._sent = newest
-        elif self._second not in ("", SYSLOG):
-            with open_private(Path(self._second), "ab+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # other homes may write to it
-                if newest not in read_last_checkpoints(file):
-                    _append_line(file, encode_checkpoint(newest))
-
-
-def _find_syslog_socket() -> str:
-    for path in SYSLOG_SOCKETS:
-        if Path(path).exists():
-            return path
-    return SYSLOG_SOCKETS[0]
 
 
 def _read_own_tail(file: IO[bytes], key: SigningKey) -> list[AuditCheckpoint]:
@@ -374,7 +345,7 @@ def _find_newest(checkpoints: Sequence[AuditCheckpoint], store: str) -> AuditChe
     return None
 
 
-def _append_line(file: IO[bytes], line: bytes) -> None:
+def append_line(file: IO[bytes], line: bytes) -> None:
     """Append a line to a locked file, whole or not at all, and end the part of a line that a killed
     process left.
     """
@@ -407,26 +378,36 @@ def read_last_checkpoints(file: IO[bytes]) -> Iterator[AuditCheckpoint]:
             yield _DECODER.decode(line)
 
 
+def decode_checkpoint(line: bytes) -> AuditCheckpoint | None:
+    """Return the checkpoint of a line of the home's file, None for a part of a line."""
+    with suppress(msgspec.MsgspecError):
+        return _DECODER.decode(line)
+    return None
+
+
 def read_checkpoints(path: Path) -> tuple[AuditCheckpoint, ...]:
-    """Read the checkpoints of a file, which may be a system log, without their signatures being
-    checked.
+    """Read the checkpoints of a file. Raises as `select_checkpoints`."""
+    with open(path, "rb") as file:
+        return tuple(select_checkpoints(file, str(path)))
+
+
+def select_checkpoints(lines: Iterable[bytes], address: str) -> Iterator[AuditCheckpoint]:
+    """Yield the checkpoints among lines, which may be of a system log; no signature is checked.
 
     A part of a line, which a killed process left, is no checkpoint. Raises StoreError AW-STO-14 for
     an altered line.
     """
-    checkpoints: list[AuditCheckpoint] = []
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            start = line.find(_MARK)
-            if start < 0 or not line.rstrip().endswith(b"}"):
-                continue
-            try:
-                checkpoints.append(_DECODER.decode(line[start:]))
-            except msgspec.MsgspecError as error:
-                where = ErrorLocation(str(path), number)
-                message = f"a checkpoint of the audit log was altered: {error}"
-                raise tampering_error("AW-STO-14", message, where) from error
-    return tuple(checkpoints)
+    for number, line in enumerate(lines, 1):
+        start = line.find(_MARK)
+        if start < 0 or not line.rstrip().endswith(b"}"):
+            continue
+        try:
+            checkpoint = _DECODER.decode(line[start:])
+        except msgspec.MsgspecError as error:
+            where = ErrorLocation(address, number)
+            message = f"a checkpoint of the audit log was altered: {error}"
+            raise tampering_error("AW-STO-14", message, where) from error
+        yield checkpoint
 
 
 def sign_correction(block: RecordBlock, data: bytes, key: SigningKey) -> RecordBlock:

@@ -1,21 +1,25 @@
-"""The audit trail: `audit list`, `audit verify`."""
-
-from pathlib import Path
+"""The audit trail: `audit list`, `audit verify`, `audit status`."""
 
 from archwright.access import audit_log as trail
 from archwright.access.api_keys import read_pepper
-from archwright.access.audit_checkpoints import SYSLOG, read_checkpoints, read_signing_key
+from archwright.access.audit_checkpoints import read_checkpoints, read_signing_key
+from archwright.access.audit_delivery.outbox import PlaceStatus, read_statuses
+from archwright.access.audit_delivery.places import UNREADABLE, check_readable, select_addresses, split_addresses
+from archwright.access.audit_delivery.second_place import SecondPlaces
 from archwright.access.audit_log import AuditEvent
 from archwright.access.audit_verification import check_home, check_log, check_places
 from archwright.access.checkpoint_anchor import read_anchors
 from archwright.access.signed_rows import check_rows, read_signer
 from archwright.api.context import audit_read, describe_second_place, open_home
 from archwright.contract.record import Record
-from archwright.errors import ErrorLocation, StoreError
+from archwright.errors import ErrorLocation, StoreError, UsageError
+from archwright.home import Home
 from archwright.monitor.user_names import find_user_ids
+from archwright.settings import Settings
+from archwright.store import Store
 
-SECOND_PLACE_HINT = "set audit_checkpoints to a file outside the home or to syslog, or accept the risk: "
-SECOND_PLACE_HINT += 'audit_second_place = "none"'
+SECOND_PLACE_HINT = "set audit_checkpoints to a place outside this machine; of stdout and syslog, pass an export: "
+SECOND_PLACE_HINT += '--against FILE; or accept the risk: audit_second_place = "none"'
 
 
 class AuditVerification(Record):
@@ -56,61 +60,92 @@ def list(  # noqa: A001 - the verb's name
         return tuple(trail.name_users(newest, store))
 
 
-def verify(*, checkpoints: str | None = None, public_key: tuple[str, ...] | None = None) -> AuditVerification:
-    """Recompute the chain and compare the log with its checkpoints: the home's, the second place's, `checkpoints`.
+def verify(*, against: str | None = None, public_key: tuple[str, ...] | None = None) -> AuditVerification:
+    """Recompute the chain, and compare the log with the checkpoints of the home and with each second place.
 
-    Only keys in `public_key` may sign (default: the home's; without one, that of the first checkpoint). The home's
-    rows of keys are checked too. Raises StoreError: AW-STO-04 at the first record that was altered, moved or removed;
-    AW-STO-14 to AW-STO-22; SecondPlaceError AW-STO-23 if no second place covers a record, unless the setting
-    audit_second_place is none."""
+    `against`: a place, or a file with its lines (default: those of the setting audit_checkpoints that can be read).
+    Only keys in `public_key` may sign (default: the home's; without one, that of the first checkpoint). The home's rows
+    of keys are checked too. Raises StoreError: AW-STO-04 at the first record that was altered, moved or removed;
+    AW-STO-14 to AW-STO-22; AW-STO-29 the records of a place differ, AW-STO-30 a place was altered; SecondPlaceError
+    AW-STO-23 if no second place covers a record, unless the setting audit_second_place is none."""
     with open_home() as (settings, home, store):
-        second = checkpoints or settings.audit_checkpoints
         # A checkpoint is written to the home first, then to the database, then to the second place. Read in the other
         # order, the home has those that are written meanwhile.
-        seen = second not in ("", SYSLOG)
-        elsewhere = read_checkpoints(Path(second)) if seen and (checkpoints or Path(second).exists()) else ()
+        places = SecondPlaces(_list_readable(settings, against))
         anchors = read_anchors(store)
-        kept = read_checkpoints(home.audit_checkpoints) if home.audit_checkpoints.exists() else ()
-        found = trail.check_chain(store, home)
-        if found.broken is not None:
-            message = f"the audit chain is broken at record {found.broken}"
-            where = ErrorLocation(str(home.root))
-            hint = "restore the home from a backup: archwright restore --into DIR"
-            raise StoreError("AW-STO-04", message, where=where, hint=hint)
-        own = read_signing_key(home)
-        trusted = (own.public_key,) if own else tuple(one.public_key for one in (*kept, *elsewhere)[:1])
-        keys = tuple(public_key or trusted)
-        covering, others = check_log(store, (*kept, *elsewhere), frozenset(keys))
-        check_places(kept, elsewhere, home)
-        check_home(kept, anchors, store=store, home=home)
+        in_home = read_checkpoints(home.audit_checkpoints) if home.audit_checkpoints.exists() else ()
+        own_key = read_signing_key(home)
+        first_signers = [checkpoint.public_key for checkpoint in (*in_home, *places.checkpoints)[:1]]
+        home_keys = [own_key.public_key] if own_key else first_signers
+        public_keys = frozenset(public_key or home_keys)
+
+        with places.explain_findings(store):
+            records = _check_chain(store, home)
+            covering, other_keys = check_log(store, (*in_home, *places.checkpoints), public_keys)
+            check_places(in_home, places.checkpoints, home)
+            check_home(in_home, anchors, store=store, home=home)
+        covered = places.check_records(store)
         if home.has_pepper and not home.unsigned_rows.exists():
             check_rows(store, read_signer(store, read_pepper(home)))
-        covered = max((one.records for one in elsewhere if one in covering), default=0)
-        warnings = [_describe_gap(second, len(covering), covered, found.records)]
-        if others:
-            warnings.append(f"other keys signed checkpoints that agree with the log: {', '.join(sorted(others))}")
+
+        for checkpoint in places.checkpoints:
+            if checkpoint in covering:
+                covered = max(covered, checkpoint.records)
+        gap = _describe_gap(settings, against, covered=covered, records=records)
+        warnings = [gap] if gap else []
+        if other_keys:
+            warnings.append(f"other keys signed checkpoints that agree with the log: {', '.join(sorted(other_keys))}")
         result = AuditVerification(
             whole=True,
-            records=found.records,
+            records=records,
             checkpoints=len(covering),
-            public_keys=keys,
+            public_keys=tuple(sorted(public_keys)),
             second_place=describe_second_place(settings, covered),
-            warning="; ".join(filter(None, warnings)),
+            warning="; ".join(warnings),
         )
-        if found.records and not covered and settings.audit_second_place != "none":
-            message = "the log is whole by the home alone: no second place has a checkpoint of it"
+        if records and not covered and settings.audit_second_place != "none":
+            message = "the log is whole by the home alone: no second place has records or a checkpoint of it"
             error = SecondPlaceError("AW-STO-23", message, where=ErrorLocation("audit log"), hint=SECOND_PLACE_HINT)
             error.result = result
             raise error
         return result
 
 
-def _describe_gap(second: str, checked: int, seen: int, records: int) -> str:
+def _list_readable(settings: Settings, against: str | None) -> tuple[str, ...]:
+    """Return the places that a verification reads. Raises UsageError AW-USE-02 for a place that nobody can read."""
+    if against in UNREADABLE:
+        message = f"what {against} got cannot be read back"
+        hint = "export it to a file, and pass the file: audit verify --against FILE"
+        raise UsageError("AW-USE-02", message, where=ErrorLocation(field="against"), hint=hint)
+    if against:
+        check_readable(against)
+        return (against,)
+    return select_addresses(settings.audit_checkpoints, excluded=UNREADABLE)
+
+
+def _check_chain(store: Store, home: Home) -> int:
+    """Return the number of records. Raises StoreError AW-STO-04."""
+    checked = trail.check_chain(store, home)
+    if checked.broken is not None:
+        message = f"the audit chain is broken at record {checked.broken}"
+        where = ErrorLocation(str(home.root))
+        hint = "restore the home from a backup: archwright restore --into DIR"
+        raise StoreError("AW-STO-04", message, where=where, hint=hint)
+    return checked.records
+
+
+def _describe_gap(settings: Settings, against: str | None, *, covered: int, records: int) -> str:
     """Return what the check could not see, "" for nothing."""
-    if not second:
-        return "without a second place, an attacker may replace log, key and checkpoints together"
-    if second == SYSLOG:
-        return "export the checkpoints of the system log to a file and pass it: audit verify --checkpoints FILE"
-    if not checked:
-        return "there is no checkpoint of this log yet: any record may be missing"
-    return f"the second place covers {seen:,} of {records:,} records" if seen < records else ""
+    if covered >= records:
+        return ""
+    if covered or _list_readable(settings, against):
+        return f"the second place covers {covered:,} of {records:,} records"
+    if settings.audit_checkpoints:
+        return f"export what {settings.audit_checkpoints} got to a file and pass it: audit verify --against FILE"
+    return "without a second place, an attacker may replace log, key and checkpoints together"
+
+
+def status() -> tuple[PlaceStatus, ...]:
+    """Return how far each second place is: those of the setting, and those of this home's gateway."""
+    with open_home() as (settings, home, store):
+        return read_statuses(store, home, split_addresses(settings.audit_checkpoints))

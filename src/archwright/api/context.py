@@ -12,6 +12,8 @@ from archwright import settings
 from archwright.access.accounts import has_accounts_table, open_accounts_table
 from archwright.access.api_keys import KeyStore, load_pepper
 from archwright.access.audit_checkpoints import CheckpointWriter
+from archwright.access.audit_delivery.outbox import open_outbox
+from archwright.access.audit_delivery.places import STDOUT, select_addresses
 from archwright.access.audit_log import AuditEvent, AuditLog
 from archwright.access.tables import NAME_PATTERN
 from archwright.errors import ArchwrightError, boundary
@@ -25,6 +27,8 @@ from archwright.store import Store
 P = ParamSpec("P")
 R = TypeVar("R")
 ReadOutcome = Literal["done", "failed"]
+# A command waits so long for the places of the audit log; the next process delivers the rest.
+DELIVERY_LIMIT_S = 10.0
 
 
 def store_url(chosen: Settings) -> str:
@@ -132,16 +136,19 @@ def _open_wal(store: Store) -> Iterator[WalWriter]:
     chosen = settings.load()
     home = locate_home(chosen)
     checkpoints = CheckpointWriter(
-        store,
-        home,
-        chosen.audit_checkpoints,
-        report=lambda error: print(
-            f"note: a checkpoint of the audit log was not written\n{error.lines()}", file=sys.stderr
-        ),
+        store, home, report=partial(_print_failure, "a checkpoint of the audit log was not written")
     )
     log = WalWriter(store, home, segment_bytes=ACT_SEGMENT_BYTES, on_compaction=checkpoints.write_due)
     with closing(log) as writer:
         yield writer
+    report = partial(_print_failure, "a second place of the audit log has no copy yet")
+    # Standard output has the result of the command.
+    addresses = select_addresses(chosen.audit_checkpoints, excluded=(STDOUT,))
+    open_outbox(store, home, addresses, report=report).close(DELIVERY_LIMIT_S)
+
+
+def _print_failure(what: str, error: ArchwrightError) -> None:
+    print(f"note: {what}\n{error.lines()}", file=sys.stderr)
 
 
 def _record_event(writer: WalWriter, action: str, resource: str, tenant: str, outcome: ReadOutcome = "done") -> None:

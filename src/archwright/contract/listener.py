@@ -52,8 +52,8 @@ class ListenerOptions(Record):
 class ListenerSettings(ListenerOptions):
     """All settings of a gateway's listeners.
 
-    Every address but loopback needs TLS files. `audit_checkpoints`: the second place of the audit log's checkpoints, a
-    file or "syslog". `alerts`: where alerts go; None: nowhere."""
+    Every address but loopback needs TLS files. `audit_checkpoints`: the second places of the audit log, as in the
+    settings. `alerts`: where alerts go; None: nowhere."""
 
     tls_certificate: str | None = None
     tls_key: str | None = None

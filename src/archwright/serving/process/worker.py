@@ -20,10 +20,12 @@ import uvloop
 from archwright.access.accounts import Accounts, open_accounts_table
 from archwright.access.api_keys import KeyStore, read_pepper
 from archwright.access.audit_checkpoints import CheckpointWriter
+from archwright.access.audit_delivery.outbox import open_outbox
+from archwright.access.audit_delivery.places import split_addresses
 from archwright.access.audit_log import AuditLog
 from archwright.access.audit_verification import check_newest_mark
 from archwright.contract.record import replace
-from archwright.errors import StoreError
+from archwright.errors import ArchwrightError, StoreError
 from archwright.home import Home
 from archwright.journal import Journal
 from archwright.monitor.metrics.exposition import Exposition
@@ -91,13 +93,11 @@ class _BoundedExecutor(ThreadPoolExecutor):
 def run_worker(config: GatewayConfig, file: Path, home: Home, context: WorkerContext, journal: Journal) -> None:
     """Serve until SIGTERM (finish quickly) or HAND_OVER_SIGNAL (finish all); `config` was read from `file`."""
     store = Store(read_store_url(config.store_url) or home.store_url)
-    checkpoints = CheckpointWriter(
-        store,
-        home,
-        config.audit_checkpoints,
-        report=lambda error: journal.warning("audit checkpoint not written", **error.as_dict()),
-    )
+    checkpoints = CheckpointWriter(store, home, report=partial(_warn, journal, "audit checkpoint not written"))
     ledger = WalWriter(store, home, on_compaction=checkpoints.write_due, keeps_reserve=True)
+    addresses = split_addresses(config.audit_checkpoints)
+    outbox = open_outbox(store, home, addresses, report=partial(_warn, journal, "audit delivery failed"))
+    outbox.start()
     exposition = Exposition(folder=home.counters)
     for process in context.restarts:
         exposition.record("restarts", {"process": process}, 1.0)
@@ -133,10 +133,15 @@ def run_worker(config: GatewayConfig, file: Path, home: Home, context: WorkerCon
         uvloop.run(_serve_until_stopped(gateway, Dispatcher(gateway, changes), context, life, follower=follower))
     finally:
         ledger.close(CLOSE_TIMEOUT_S)
+        outbox.close(CLOSE_TIMEOUT_S)
         for part in (traces, exposition, store, table, cache):
             if part is not None:
                 part.close()
     journal.info("stopped")
+
+
+def _warn(journal: Journal, event: str, error: ArchwrightError) -> None:
+    journal.warning(event, **error.as_dict())
 
 
 class WorkerLife:

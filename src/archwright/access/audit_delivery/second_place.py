@@ -1,0 +1,60 @@
+"""The places outside the home that a verification of the audit log reads."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+
+from archwright.access.audit_checkpoints import AuditCheckpoint, select_checkpoints
+from archwright.access.audit_delivery.comparison import PlaceComparison, compare_with_place
+from archwright.access.audit_delivery.places import read_place
+from archwright.access.record_chain import ChainState
+from archwright.errors import StoreError
+from archwright.store import Store
+
+
+class SecondPlaces:
+    """The places that are read, and their `checkpoints`: they were written before what is read of the home later.
+
+    Raises StoreError AW-STO-14 for an altered line, OSError for a place that cannot be read.
+    """
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self._addresses = addresses
+        checkpoints: list[AuditCheckpoint] = []
+        for address in addresses:
+            checkpoints += select_checkpoints(read_place(address), address)
+        self.checkpoints = tuple(checkpoints)
+
+    def check_records(self, store: Store) -> int:
+        """Compare the log with the records of each place; return the number up to which all of one agree.
+
+        Raises StoreError AW-STO-29, AW-STO-30.
+        """
+        agreed = 0
+        for address in self._addresses:
+            comparison = self._compare(store, address)
+            comparison.check(address)
+            agreed = max(agreed, comparison.agreed)
+        return agreed
+
+    @contextmanager
+    def explain_findings(self, store: Store) -> Iterator[None]:
+        """Add to an error of the log which records differ from those of the places."""
+        try:
+            yield
+        except StoreError as finding:
+            explanations = list(self._explain(store))
+            if not explanations:
+                raise
+            message = ". ".join((finding.message, *explanations))
+            raise StoreError(finding.code, message, where=finding.where, hint=finding.hint) from finding
+
+    def _explain(self, store: Store) -> Iterator[str]:
+        with suppress(StoreError):  # the log may be too damaged to be compared
+            for address in self._addresses:
+                differences = self._compare(store, address).describe()
+                if differences:
+                    yield f"{address}: {differences}"
+
+    def _compare(self, store: Store, address: str) -> PlaceComparison:
+        return compare_with_place(store, partial(read_place, address), ChainState())
