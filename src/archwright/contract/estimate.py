@@ -32,7 +32,7 @@ class Estimate(Record):
     def __post_init__(self) -> None:
         if not 0 < self.level <= 1:
             raise ValueError(f"the level is a probability, not {self.level}")
-        if not all(math.isfinite(x) for x in (self.value, self.low, self.high)):
+        if not (math.isfinite(self.value) and math.isfinite(self.low) and math.isfinite(self.high)):
             raise ValueError(f"estimate is not finite: {self.low}, {self.value}, {self.high}")
         if not self.low <= self.value <= self.high:
             raise ValueError(f"estimate out of order: {self.low} <= {self.value} <= {self.high}")

@@ -154,10 +154,18 @@ class FactProvenance(CatalogTables):
     def parameter(self, name: str, basis: str = "") -> Estimate:
         """Return a cost of own machines between the source's low and high, wider with age."""
         row = self.parts[name]
-        default = row.band(row.typical, row.unit)
-        low, high = (row.low, row.high) if row.low < row.high else (default.low, default.high)
+        # A copy of this catalog may have another row of this name.
+        cached_row, estimate = self._parameters.get(name, (None, None))
+        if estimate is None or cached_row is not row:
+            estimate = self._estimate_part(row)
+            self._parameters[name] = (row, estimate)
+        return replace(estimate, basis=basis) if basis else estimate
+
+    def _estimate_part(self, row: cost_records.PlanningParameter) -> Estimate:
+        band = row.band(row.typical, row.unit)
+        if row.low < row.high:
+            band = replace(band, low=row.low, high=row.high)
         drift = freshness.drift_factors(self.time_to_live(row), freshness.age_days(row.as_of, self.today))
-        band = Estimate(value=row.typical, low=low, high=high, unit=row.unit, basis=basis)
         return freshness.widen_by_drift(band, drift)
 
     # --- sources

@@ -36,6 +36,7 @@ from archwright.catalog.tables.specialist_tables import (
 )
 from archwright.catalog.tables.work_rate_parsers import read_work_rates
 from archwright.catalog.tables.yaml_documents import read_engines, read_regulations
+from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Artefact
 from archwright.contract.record import Record, replace
 from archwright.contract.stored_model import StoredModel
@@ -90,6 +91,7 @@ class CatalogTables:
         self._offers_by_provider: dict[str, tuple[records.Offer, ...]] = {}
         self._sold: dict[tuple[str, bool], tuple[records.Offer, ...]] = {}
         self._rows_by_name: dict[str, dict[str, Record]] = {}
+        self._parameters: dict[str, tuple[Record, Estimate]] = {}
 
     @overlaid_property
     def accelerators(self) -> Mapping[str, records.Accelerator]:
@@ -199,15 +201,20 @@ class CatalogTables:
     @cached_property
     def model_files(self) -> Mapping[str, tuple[Artefact, ...]]:
         """The files of each model: those in the home, then the wheel, then the quantisations on the hub."""
-        found: dict[str, list[Artefact]] = {}
-        stored = [build_artefact(one) for one in self.stored]
-        known = {(one.model, one.quantisation) for one in stored}
-        listed = ((row.model, kind) for row in self.hub_models.values() for kind in row.quantisations)
-        hub = [self.compute_model_file(*keys) for keys in listed if keys[0] in self.models]
-        for one in (*stored, *self.artefacts.values(), *hub):
-            if one in stored or (one.model, one.quantisation) not in known:
-                found.setdefault(one.model, []).append(one)
-        return {model: tuple(files) for model, files in found.items()}
+        stored = [*map(build_artefact, self.stored)]
+        offered = [*self.artefacts.values()]
+        for row in self.hub_models.values():
+            if row.model in self.models:
+                offered += [self.compute_model_file(row.model, quantisation) for quantisation in row.quantisations]
+
+        files_by_model: dict[str, list[Artefact]] = {}
+        for file in stored:
+            files_by_model.setdefault(file.model, []).append(file)
+        stored_formats = {(file.model, file.quantisation) for file in stored}
+        for file in offered:
+            if (file.model, file.quantisation) not in stored_formats:
+                files_by_model.setdefault(file.model, []).append(file)
+        return {model: tuple(files) for model, files in files_by_model.items()}
 
     def compute_model_file(self, model: str, quantisation: str) -> Artefact:
         """Return a file of a known model with a size from its bits per weight, from its hub repository if one is known.

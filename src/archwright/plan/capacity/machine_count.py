@@ -54,7 +54,8 @@ def assess_deadline(batch: BatchWork, job: BatchJob, machines: int) -> Limits:
 
 def compute_machine_hours(batch: BatchWork, job: BatchJob, machines: int, redone: float = 1.0) -> tuple[float, ...]:
     runs = job.runs_per_month * machines
-    return tuple(runs * (batch.hours(machines) * growth * redone + RUN_START_H) for growth in job.growth)
+    run_hours = batch.hours(machines)
+    return tuple(runs * (run_hours * growth * redone + RUN_START_H) for growth in job.growth)
 
 
 class JobPurchase(NamedTuple):

@@ -36,6 +36,16 @@ class HourlyPrice(NamedTuple):
     row: CommitmentDiscount | None = None
 
 
+class ScopedDiscount(NamedTuple):
+    """A discount with the machine types that its scope names; without any, it is for all of the provider's."""
+
+    types: frozenset[str]
+    row: CommitmentDiscount
+
+    def rank(self) -> tuple[bool, int, float]:
+        return not self.types, CONFIDENCE_ORDER.index(self.row.confidence), self.row.discount
+
+
 class PurchaseTranche(NamedTuple):
     """Machines with one purchase option: `machines[m]` on average in month m at `usd[m]`; at most `peak` at a time."""
 
@@ -70,7 +80,11 @@ class OfferPrices:
     def __init__(self, catalog: Catalog, *, spot: bool) -> None:
         self._spot = spot
         self._types = frozenset(offer.instance_type for offer in catalog.offers)
-        self._rows = catalog.commitments
+        self._discounts: dict[tuple[str, int], list[ScopedDiscount]] = {}
+        for row in catalog.commitments:
+            if row.payment != UP_FRONT:
+                scope = self._types.intersection(word.strip(",") for word in row.scope.split())
+                self._discounts.setdefault((row.provider, row.term_months), []).append(ScopedDiscount(scope, row))
         # A usual discount is no price of today: spot machines are planned at the upper end of their drift.
         self._spot_rise = next((rule.drift_up for rule in catalog.times_to_live if SPOT_CLASS in rule.applies_to), 1.0)
         self._known: dict[str, tuple[HourlyPrice, ...]] = {}
@@ -102,16 +116,13 @@ class OfferPrices:
 
         A row whose scope names machine types applies only to these. Ties: the lowest discount.
         """
-        fitting = []
-        for row in self._rows:
-            if (row.provider, row.term_months) != (offer.provider, term) or row.payment == UP_FRONT:
-                continue
-            named = {word.strip(",") for word in row.scope.split()} & self._types
-            if not named or offer.instance_type in named:
-                fitting.append((not named, CONFIDENCE_ORDER.index(row.confidence), row.discount, row))
-        # Each machine type has its own spot market, so a general discount does not apply.
-        narrow = [one for one in fitting if term != SPOT or not one[0]]
-        return min(narrow, key=lambda one: one[:3])[3] if narrow else None
+        fitting: list[ScopedDiscount] = []
+        for discount in self._discounts.get((offer.provider, term), ()):
+            # Each machine type has its own spot market, so a general discount does not apply.
+            is_general = not discount.types and term != SPOT
+            if is_general or offer.instance_type in discount.types:
+                fitting.append(discount)
+        return min(fitting, key=ScopedDiscount.rank).row if fitting else None
 
 
 def select_purchase_mix(months: Sequence[RunningHours], prices: Sequence[HourlyPrice]) -> tuple[PurchaseTranche, ...]:

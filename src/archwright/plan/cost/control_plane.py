@@ -64,6 +64,11 @@ class ControlPlaneSizer:
         self._demands = tuple(demand for demand in list_steady_demands(needs) if not demand.workload.sites)
         self._parts = list_platform_parts(needs)
         self._other_facts = [f"platform.{part}" for part in self._parts if part != "gateway"]
+        targets: list[float] = []
+        for demand in self._demands:
+            if demand.workload.slo.availability is not None:
+                targets.append(demand.workload.slo.availability)
+        self._gateway_availability = max(targets, default=None) if "gateway" in self._parts else None
 
     def choose_hosting(
         self, place: Location, fleets: tuple[MachineFleet, ...], *, host: Offer | None
@@ -119,8 +124,9 @@ class ControlPlaneSizer:
 
     def _spare_count(self, count: int) -> int:
         """Return the spares of `count` machines; only the gateway needs spares, because only it blocks requests."""
-        asked = [target for one in self._demands if (target := one.workload.slo.availability) is not None]
-        return count_spares(count, max(asked)) if asked and "gateway" in self._parts else 0
+        if self._gateway_availability is None:
+            return 0
+        return count_spares(count, self._gateway_availability)
 
     def _peak_cores(self, end: str) -> tuple[float, ...]:
         """Return cores per month, at one end of every fact."""

@@ -60,8 +60,11 @@ class Demand(NamedTuple):
 
     def rates(self, month: int) -> tuple[float, ...]:
         """Return requests per second at each load level in a month, without the load served elsewhere."""
-        gone = self.elsewhere[month] if self.elsewhere else 0.0
-        return tuple(max(0.0, level.rate * self.growth[month] - gone) for level in self.levels)
+        growth = self.growth[month]
+        if not self.elsewhere:
+            return tuple([level.rate * growth for level in self.levels])
+        served_elsewhere = self.elsewhere[month]
+        return tuple([max(0.0, level.rate * growth - served_elsewhere) for level in self.levels])
 
     def requests(self, month: int) -> float:
         """Return the requests of a month by its load levels, which is more than by the mean."""
