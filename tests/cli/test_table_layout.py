@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from archwright import api
-from archwright.api.catalog_listing import CatalogFilters
+from archwright.catalog.listing import CatalogFilters
 from archwright.cli import show_catalog
 from archwright.cli.table_layout import TableColumn, choose_columns, make_table
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import get_args
 
 from archwright import settings
-from archwright.api.catalog_listing import CatalogFilters, CatalogListing, list_catalog
 from archwright.api.context import open_home, write_audit_record
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.layers import refreshed_layer
+from archwright.catalog.listing import CatalogFilters, CatalogListing, list_catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.refresh import catalog_diff
 from archwright.catalog.refresh import catalog_refresh as refreshing
