@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import msgspec
@@ -180,3 +181,14 @@ def find_exposure(unit: Path) -> float:
     found = re.search(r"Overall exposure level for .*: ([\d.]+)", shown)
     assert found is not None, shown
     return float(found[1])
+
+
+def test_the_documented_removal_covers_every_file_of_the_bundle(bundle: FileBundle) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```sh\n(rm -r /etc/archwright .*?)```", page, re.DOTALL)
+    removed = [word for line in block.splitlines() if line.startswith("rm ") for word in line.split()[1:]]
+    installed = [f"/{path.removeprefix('root/')}" for path in bundle.files if path.startswith("root/")]
+    assert len(installed) > 8
+    removed.append("/etc/archwright/*")  # `rm -r` of the folder
+    left = [path for path in installed if not any(fnmatch(path, pattern) for pattern in removed)]
+    assert left == []
