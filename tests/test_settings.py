@@ -65,7 +65,7 @@ def test_an_empty_variable_is_not_set_and_a_folder_may_be_named(
         ("cache", "on", "cache must be one of off, deterministic, all, not 'on'"),
         ("host", 7, "host must be a text"),
         ("otlp_url", "localhost:4317", "otlp_url must be an http or https URL"),
-        ("audit_checkpoints", "log.jsonl", "audit_checkpoints must be `stdout`, `syslog` or `file:` and the full path"),
+        ("audit_checkpoints", "log.jsonl", "audit_checkpoints must be `stdout`, `syslog`, `file:` and the full path"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_field(name: str, value: object, message: str) -> None:

@@ -66,7 +66,7 @@ class Settings:
     whose images the gateway fetches for requests, separated by commas; empty: none. `cors_origins`: origins whose web
     pages may call the gateway, separated by commas; empty: none. `engine_user`: the user of engine
     processes if root starts the platform; empty: the user of the platform. `audit_checkpoints`: the second places of
-    the audit log's records and checkpoints, separated by commas: `stdout`, `syslog` or `file:PATH`; empty: none.
+    the audit log, separated by commas: `stdout`, `syslog`, `file:PATH`, s3://BUCKET/PREFIX; empty: none.
     `audit_second_place`: `none` accepts a log without a second place, so that `audit verify` does not exit with 10.
     `model_memory_bytes`: memory of all models
     that are loaded at run time; 0: most of the memory that the plan leaves. `model_idle_s`: seconds after which an idle
@@ -123,7 +123,8 @@ INTEGERS = {
     "owner_key_days": 3650,
 }
 CHOICES = {"cache": ("off", "deterministic", "all"), "audit_second_place": ("required", "none")}
-AUDIT_PLACE = r"(stdout|syslog|(file:)?/[^\s,]+)"
+AUDIT_BUCKET = r"s3://[^\s,/?]+(/[^\s,?]*)?(\?lock_days=[1-9][0-9]{0,3})?"
+AUDIT_PLACE = rf"(stdout|syslog|(file:)?/[^\s,]+|{AUDIT_BUCKET})"
 # Settings with a form: its pattern, and how messages name it. The value may be a secret by mistake, so none is shown.
 FORMS = {
     "alert_webhook": (r"https?://[^\s@]+", "an http or https URL without a password"),
@@ -132,7 +133,7 @@ FORMS = {
     "backup_key": (r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+|command:.+", "env:NAME, file:PATH or command:[...] of a key"),
     "audit_checkpoints": (
         rf"{AUDIT_PLACE}(,\s*{AUDIT_PLACE})*",
-        "`stdout`, `syslog` or `file:` and the full path of a file, separated by commas",
+        "`stdout`, `syslog`, `file:` and the full path of a file, or s3://BUCKET/PREFIX, separated by commas",
     ),
     "backup_to": (r"s3://[^\s/]+(/.*)?|/.+", "the full path of a folder, or s3://BUCKET/PREFIX"),
 }
@@ -358,6 +359,39 @@ def read_cluster_access() -> ClusterAccess:
 def read_s3_endpoint() -> str:
     """Return AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL; the library of S3 reads the other variables itself."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+
+
+@dataclass(frozen=True)
+class S3Access:
+    """How to reach S3, from the variables of its clients. Without `access_key`, a platform of containers gives keys.
+
+    The platform answers at `credentials_url` to the token of a file. The secrets are never shown.
+    """
+
+    endpoint: str
+    region: str
+    access_key: str = ""
+    secret_key: str = field(default="", repr=False)
+    session_token: str = field(default="", repr=False)
+    credentials_url: str = ""
+    token_file: str = ""
+
+    def read_token(self) -> str:
+        return Path(self.token_file).read_text(encoding="ascii").strip() if self.token_file else ""
+
+
+def read_s3_access() -> S3Access:
+    """Read the endpoint, AWS_REGION or AWS_DEFAULT_REGION, keys, and AWS_CONTAINER_* of the platform."""
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    return S3Access(
+        endpoint=read_s3_endpoint().rstrip("/") or f"https://s3.{region}.amazonaws.com",
+        region=region,
+        access_key=os.environ.get("AWS_ACCESS_KEY_ID", ""),
+        secret_key=os.environ.get("AWS_SECRET_ACCESS_KEY", ""),
+        session_token=os.environ.get("AWS_SESSION_TOKEN", ""),
+        credentials_url=os.environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI", ""),
+        token_file=os.environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", ""),
+    )
 
 
 def read_os_user() -> str:

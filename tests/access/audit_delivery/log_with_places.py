@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from archwright.access.audit_checkpoints import CheckpointWriter
-from archwright.access.audit_delivery.places import DeliveryBatch
+from archwright.access.audit_delivery.delivery_place import DeliveryBatch
 from archwright.access.audit_log import AuditEvent, AuditLog
 from archwright.access.record_chain import AUDIT_BLOCKS, RecordLine, decode_record_lines
 from archwright.home import Home

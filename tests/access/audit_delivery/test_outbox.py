@@ -19,6 +19,7 @@ from tests.tools.checks import WAIT_S, until
 
 from archwright.access.audit_checkpoints import read_checkpoints, select_checkpoints
 from archwright.access.audit_delivery import outbox as outbox_module
+from archwright.access.audit_delivery.delivery_place import DeliveryBatch
 from archwright.access.audit_delivery.outbox import (
     AuditOutbox,
     PlaceOutbox,
@@ -27,7 +28,7 @@ from archwright.access.audit_delivery.outbox import (
     read_cursor,
     read_place_status,
 )
-from archwright.access.audit_delivery.places import DeliveryBatch, open_place, split_addresses
+from archwright.access.audit_delivery.places import open_place, split_addresses
 from archwright.access.record_chain import AUDIT_BLOCKS, decode_record_lines, extend_digest
 from archwright.api import audit
 from archwright.errors import ArchwrightError, SettingsError

@@ -21,7 +21,8 @@ from typing import IO, NamedTuple
 import msgspec
 
 from archwright.access.audit_checkpoints import decode_checkpoint
-from archwright.access.audit_delivery.places import DeliveryBatch, DeliveryPlace, open_place
+from archwright.access.audit_delivery.delivery_place import DeliveryBatch, DeliveryPlace
+from archwright.access.audit_delivery.places import open_place
 from archwright.access.record_chain import (
     AUDIT_BLOCKS,
     ChainState,
@@ -328,7 +329,8 @@ def list_known_addresses(store: Store, home: Home) -> tuple[str, ...]:
 
 
 def locate_cursor(home: Home, store_name: str, address: str) -> Path:
-    name = hashlib.sha256(f"{store_name} {address}".encode()).hexdigest()[:16]
+    location = address.partition("?")[0]  # other options of a place send nothing again
+    name = hashlib.sha256(f"{store_name} {location}".encode()).hexdigest()[:16]
     return home.root / "audit" / "outbox" / f"{name}.json"
 
 

@@ -7,9 +7,10 @@ import socket
 import sys
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 from archwright.access.audit_checkpoints import append_line
+from archwright.access.audit_delivery.delivery_place import DeliveryBatch, DeliveryPlace
+from archwright.access.audit_delivery.object_lock_bucket import SCHEME, ObjectLockBucket
 from archwright.home import open_private
 
 STDOUT = "stdout"
@@ -21,23 +22,6 @@ _SYSLOG_HEAD = b"<37>archwright: "  # facility auth, severity notice
 # A pipe takes this many bytes whole, so that lines of other processes stay apart.
 PIPE_BYTES = 4096
 SYSLOG_TIMEOUT_S = 5.0
-
-
-class DeliveryBatch(NamedTuple):
-    """Lines of the store `store`; `last`: number of the last record up to which the place has all of them."""
-
-    store: str
-    last: int
-    lines: Sequence[bytes]
-
-
-class DeliveryPlace(Protocol):
-    """A place outside the home. `window_s`: least time between two batches, unless the process ends."""
-
-    window_s: float
-
-    def deliver(self, batch: DeliveryBatch) -> None:
-        """Store the lines. Raises OSError or an ArchwrightError; then the batch comes again."""
 
 
 class StreamPlace:
@@ -121,17 +105,24 @@ def open_place(address: str) -> DeliveryPlace:
         return StreamPlace()
     if address == SYSLOG:
         return SyslogPlace()
+    if address.startswith(SCHEME):
+        return ObjectLockBucket(address)
     return FilePlace(Path(address.removeprefix(FILE_SCHEME)))
 
 
 def check_readable(address: str) -> None:
     """Raise OSError if the file of a place does not exist or cannot be read."""
+    if address.startswith(SCHEME):
+        return  # S3 refuses the first request
     with open(address.removeprefix(FILE_SCHEME), "rb"):
         pass
 
 
 def read_place(address: str) -> Iterator[bytes]:
-    """Yield the lines of a place that can be read; nothing if it does not exist yet. Raises OSError."""
+    """Yield the lines of a place that can be read; nothing if it does not exist yet. Raises OSError, StoreError."""
+    if address.startswith(SCHEME):
+        yield from ObjectLockBucket(address).read_lines()
+        return
     path = Path(address.removeprefix(FILE_SCHEME))
     if path.exists():
         with open(path, "rb") as file:
