@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 FULL := .venv/.installed-full
 CLUSTER := .venv/.installed-cluster
 # What judges rendered files and replies (docs/tests.md): the extra `nightly`, and environments for other pins.
-TOOLS := .venv/.installed-nightly .venv-terraform/.installed .venv-checkov/.installed .venv-moto/.installed
+TOOLS := .venv/.installed-nightly .venv-terraform/.installed .venv-checkov/.installed .venv-moto/.installed .venv-ocsf/.installed
 SUITES := .venv-schemathesis/.installed .venv-comply/.installed .venv-langchain/.installed .venv-clients/.installed \
 	.venv-agents/.installed
 # focus-validator needs 3.12 or newer; without it only its own test fails.
@@ -49,7 +49,7 @@ $(CLUSTER): $(FULL)
 	@touch $@
 
 .venv-focus/.installed: MAKER = $(PYTHON312)
-.venv-terraform/.installed .venv-checkov/.installed .venv-moto/.installed $(SUITES): MAKER = $(PYTHON)
+.venv-terraform/.installed .venv-checkov/.installed .venv-moto/.installed .venv-ocsf/.installed $(SUITES): MAKER = $(PYTHON)
 define INSTALL_PINS
 	@$(MAKER) -m venv .venv-$* || { echo ".venv-$* needs $(MAKER): give a path by PYTHON312=... for focus, else PYTHON=..."; exit 2; }
 	.venv-$*/bin/python -m pip install -q -r $<

@@ -63,7 +63,7 @@ HEAVY = {
 }
 # Folders of a package, bottom-up: each imports only those before it.
 FOLDERS = {
-    "access": ("audit_delivery",),
+    "access": ("audit_delivery", "audit_export"),
     "catalog": ("tables", "layers", "probe", "sources", "refresh"),
     "deploy": ("rendering", "drift", "containers", "cluster", "hosts", "monitoring"),
     "lake": (

@@ -37,6 +37,7 @@ PROGRAMS = {
 ENVIRONMENTS = {
     "checkov": "checkov",
     "moto": "a server with the interface of S3",
+    "ocsf": "models and schema of OCSF, and a parser of syslog messages",
     "focus": "focus-validator, which needs Python 3.12",
     "agents": "openai-agents and pydantic-ai",
     "clients": "the official clients and the archives with their tests",

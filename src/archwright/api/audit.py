@@ -1,4 +1,6 @@
-"""The audit trail: `audit list`, `audit verify`, `audit status`."""
+"""The audit trail: `audit list`, `audit verify`, `audit status`, `audit export`, `audit verifier`."""
+
+from pathlib import Path
 
 from archwright.access import audit_log as trail
 from archwright.access.api_keys import read_pepper
@@ -6,11 +8,12 @@ from archwright.access.audit_checkpoints import read_checkpoints, read_signing_k
 from archwright.access.audit_delivery.outbox import PlaceStatus, read_statuses
 from archwright.access.audit_delivery.places import UNREADABLE, check_readable, select_addresses, split_addresses
 from archwright.access.audit_delivery.second_place import SecondPlaces
+from archwright.access.audit_export.export_file import FORMATS, JSONL, AuditExport, write_export, write_verifier
 from archwright.access.audit_log import AuditEvent
 from archwright.access.audit_verification import check_home, check_log, check_places
 from archwright.access.checkpoint_anchor import read_anchors
 from archwright.access.signed_rows import check_rows, read_signer
-from archwright.api.context import audit_read, describe_second_place, open_home
+from archwright.api.context import audit_read, describe_second_place, open_home, record_read
 from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, StoreError, UsageError
 from archwright.home import Home
@@ -149,3 +152,24 @@ def status() -> tuple[PlaceStatus, ...]:
     """Return how far each second place is: those of the setting, and those of this home's gateway."""
     with open_home() as (settings, home, store):
         return read_statuses(store, home, split_addresses(settings.audit_checkpoints))
+
+
+def export(*, output: str, format: str = JSONL) -> AuditExport:  # noqa: A002 - the option's name
+    """Write the log to a file: `jsonl` and `rfc5424` with its checkpoints, for a verifier; `ocsf` for analysis.
+
+    The export leaves an audit record, which it contains. Raises UsageError AW-USE-80 for another format.
+    """
+    if format not in FORMATS:
+        message = f"{format} is no format of an export"
+        hint = f"choose one of {', '.join(FORMATS)}"
+        raise UsageError("AW-USE-80", message, where=ErrorLocation(field="format"), hint=hint)
+    record_read("audit.export", format)
+    with open_home() as (_settings, home, store):
+        return write_export(store, home, Path(output), form=format)
+
+
+def verifier(*, output: str) -> Path:
+    """Write a program of one file that verifies an export or a second place with the standard library of Python."""
+    path = Path(output)
+    write_verifier(path)
+    return path
