@@ -131,6 +131,7 @@ def digest_files(root: Path) -> dict[str, str]:
 
 
 @pytest.mark.enable_socket
+@pytest.mark.nightly
 def test_an_upgrade_keeps_keys_data_and_the_audit_log(old_home: OldHome, older: Program, newer: Program) -> None:
     root = old_home.root
     records = older.json(root, "audit", "verify")["records"]
@@ -151,6 +152,7 @@ def test_an_upgrade_keeps_keys_data_and_the_audit_log(old_home: OldHome, older: 
     assert [check for check in checks if check["state"] == "failure" and check["name"] != "model"] == []
 
 
+@pytest.mark.nightly
 def test_the_older_program_refuses_the_home_and_its_copy_takes_it_back(
     old_home: OldHome, older: Program, newer: Program, tmp_path: Path
 ) -> None:
@@ -172,6 +174,7 @@ def test_the_older_program_refuses_the_home_and_its_copy_takes_it_back(
     assert len(newer.json(root, "key", "list")) == 2, "the upgrade can be made again"
 
 
+@pytest.mark.nightly
 def test_a_backup_of_an_older_schema_is_restored_by_this_release(
     old_home: OldHome, newer: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -223,7 +223,7 @@ def test_layers_of_other_kinds_have_no_stack() -> None:
     assert choose_stack(linear, "Q4_K_M") is None
 
 
-@pytest.mark.model
+@pytest.mark.nightly
 def test_a_plan_measures_the_engine_and_says_so(
     home: Home, model_home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:

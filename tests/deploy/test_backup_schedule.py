@@ -100,6 +100,7 @@ def test_a_backup_is_made_when_the_last_one_is_old(schedule: Schedule) -> None:
         assert (schedule.count_backups(), schedule.check()) == (2, 0)
 
 
+@pytest.mark.nightly
 def test_a_failed_drill_is_shown_until_one_passes(schedule: Schedule) -> None:
     with schedule.running():
         assert schedule.check() == 0

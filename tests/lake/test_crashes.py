@@ -51,9 +51,9 @@ else:
 """
 PLACES = [
     ("data_files.DataFileWriter.flush", 3),
-    ("iceberg_tables.VersionDraft.stage", 1),
+    pytest.param("iceberg_tables.VersionDraft.stage", 1, marks=pytest.mark.nightly),
     ("iceberg_tables.VersionDraft.commit", 1),
-    ("version_index.register_version", 1),
+    pytest.param("version_index.register_version", 1, marks=pytest.mark.nightly),
     ("version_index.lineage.append_edges", 1),
 ]
 
@@ -149,7 +149,7 @@ def test_a_second_writer_waits_for_the_first_and_names_it(lake: Lake) -> None:
     assert steps[0] == f"waiting for process {holder.pid}, which writes to the data set docs"
 
 
-@pytest.mark.process
+@pytest.mark.nightly
 def test_many_processes_at_once_from_nothing(lake: Lake) -> None:
     """All begin in an empty home, into one data set: the first one makes the version, the others find it made."""
     lake.put_rows("a.jsonl", [{"n": n} for n in range(100)])

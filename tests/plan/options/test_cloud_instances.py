@@ -119,9 +119,9 @@ def test_an_accelerator_that_is_not_sold_there_and_the_best_known_score_are_said
 @pytest.mark.parametrize(
     ("name", "factor"),
     [
-        pytest.param("startup", 1, marks=pytest.mark.nightly),
+        ("startup", 1),
         pytest.param("startup", 20, marks=pytest.mark.nightly),
-        ("clinic", 1),
+        pytest.param("clinic", 1, marks=pytest.mark.nightly),
         pytest.param("manufacturer", 1, marks=pytest.mark.nightly),
     ],
 )

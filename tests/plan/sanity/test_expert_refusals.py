@@ -176,7 +176,7 @@ def test_every_price_of_the_choice_has_a_date(signed: PlanOf, catalog: Catalog, 
             assert parse_as_of(row.as_of) is not None, row
 
 
-@pytest.mark.parametrize("name", ["hospital", "translators"])
+@pytest.mark.parametrize("name", [pytest.param("hospital", marks=pytest.mark.nightly), "translators"])
 def test_an_emptied_score_is_answered_within_the_band_of_its_estimate(
     catalog: Catalog, tmp_path: Path, name: str
 ) -> None:
