@@ -51,7 +51,7 @@ FAILED = {
 # second places write nothing: an auditor can run them on a copy, and monitoring delivers nothing by asking.
 # An export contains its own record, so it writes it before it reads.
 CHANGES = {
-    *("audit status", "audit verify", "audit export", "audit verifier"),
+    *("audit status", "audit verify", "audit export", "audit verifier", "audit stamp"),
     *("data ingest", "data refine", "data index", "data policy", "data retain", "data export", "data erase"),
     *("batches cancel", "batches delete"),
     *("runs resume", "tenant create", "tenant limit", "tenant content", "user limit"),

@@ -1,5 +1,6 @@
-"""The audit trail: `audit list`, `audit verify`, `audit status`, `audit export`, `audit verifier`."""
+"""The audit trail: `audit list`, `audit verify`, `audit status`, `audit export`, `audit verifier`, `audit stamp`."""
 
+import builtins
 from pathlib import Path
 
 from archwright.access import audit_log as trail
@@ -8,12 +9,17 @@ from archwright.access.audit_checkpoints import read_checkpoints, read_signing_k
 from archwright.access.audit_delivery.outbox import PlaceStatus, read_statuses
 from archwright.access.audit_delivery.places import UNREADABLE, check_readable, select_addresses, split_addresses
 from archwright.access.audit_delivery.second_place import SecondPlaces
+from archwright.access.audit_delivery.time_stamps import (
+    AuditTimeStamp,
+    check_time_stamps,
+    stamp_newest_checkpoint,
+)
 from archwright.access.audit_export.export_file import FORMATS, JSONL, AuditExport, write_export, write_verifier
 from archwright.access.audit_log import AuditEvent
 from archwright.access.audit_verification import check_home, check_log, check_places
 from archwright.access.checkpoint_anchor import read_anchors
 from archwright.access.signed_rows import check_rows, read_signer
-from archwright.api.context import audit_read, describe_second_place, open_home, record_read
+from archwright.api.context import audit_read, describe_second_place, open_home, record_read, write_audit_record
 from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, StoreError, UsageError
 from archwright.home import Home
@@ -29,13 +35,14 @@ class AuditVerification(Record):
     """The result of a check of the log: `records` were checked, and compared with signed `checkpoints`.
 
     `public_keys` signed the checkpoints. `second_place`: what the second place covers, or the setting that renounces
-    it. `warning`: what the check could not see."""
+    it. `time_stamps`: how many were verified, and what they cover. `warning`: what the check could not see."""
 
     whole: bool
     records: int
     checkpoints: int = 0
     public_keys: tuple[str, ...] = ()
     second_place: str = ""
+    time_stamps: str = "none"
     warning: str = ""
 
 
@@ -54,23 +61,25 @@ def list(  # noqa: A001 - the verb's name
     with open_home() as (_settings, home, store):
         if user is None:
             return tuple(trail.name_users(trail.read_entries(store, home, where, tenant=tenant, limit=limit), store))
-        entries = [
-            entry
-            for one in dict.fromkeys(find_user_ids(store, user, tenant))
-            for entry in trail.read_entries(store, home, {**where, "user": one}, tenant=tenant, limit=limit)
-        ]
+        entries: builtins.list[trail.AuditEntry] = []
+        for user_id in dict.fromkeys(find_user_ids(store, user, tenant)):
+            of_user = {**where, "user": user_id}
+            entries += trail.read_entries(store, home, of_user, tenant=tenant, limit=limit)
         newest = sorted(entries, key=lambda entry: entry.at, reverse=True)[:limit]
         return tuple(trail.name_users(newest, store))
 
 
-def verify(*, against: str | None = None, public_key: tuple[str, ...] | None = None) -> AuditVerification:
+def verify(
+    *, against: str | None = None, public_key: tuple[str, ...] | None = None, authorities: str | None = None
+) -> AuditVerification:
     """Recompute the chain, and compare the log with the checkpoints of the home and with each second place.
 
     `against`: a place, or a file with its lines (default: those of the setting audit_checkpoints that can be read).
     Only keys in `public_key` may sign (default: the home's; without one, that of the first checkpoint). The home's rows
-    of keys are checked too. Raises StoreError: AW-STO-04 at the first record that was altered, moved or removed;
-    AW-STO-14 to AW-STO-22; AW-STO-29 the records of a place differ, AW-STO-30 a place was altered; SecondPlaceError
-    AW-STO-23 if no second place covers a record, unless the setting audit_second_place is none."""
+    of keys are checked too. `authorities`: PEM file of the roots of time stamp authorities, whose stamps of checkpoints
+    are verified then (AW-STO-32, AW-STO-33). Raises StoreError: AW-STO-04 at the first record that was altered, moved
+    or removed; AW-STO-14 to AW-STO-22; AW-STO-29 the records of a place differ, AW-STO-30 a place was altered;
+    SecondPlaceError AW-STO-23 if no second place covers a record, unless the setting audit_second_place is none."""
     with open_home() as (settings, home, store):
         # A checkpoint is written to the home first, then to the database, then to the second place. Read in the other
         # order, the home has those that are written meanwhile.
@@ -87,23 +96,24 @@ def verify(*, against: str | None = None, public_key: tuple[str, ...] | None = N
             covering, other_keys = check_log(store, (*in_home, *places.checkpoints), public_keys)
             check_places(in_home, places.checkpoints, home)
             check_home(in_home, anchors, store=store, home=home)
-        covered = places.check_records(store)
+        covered = places.check_records(store, covering)
         if home.has_pepper and not home.unsigned_rows.exists():
             check_rows(store, read_signer(store, read_pepper(home)))
 
-        for checkpoint in places.checkpoints:
-            if checkpoint in covering:
-                covered = max(covered, checkpoint.records)
+        stamps = check_time_stamps(home, store, (*in_home, *places.checkpoints), authorities=authorities)
+
         gap = _describe_gap(settings, against, covered=covered, records=records)
         warnings = [gap] if gap else []
         if other_keys:
             warnings.append(f"other keys signed checkpoints that agree with the log: {', '.join(sorted(other_keys))}")
+        second_place = describe_second_place(settings, covered)
         result = AuditVerification(
             whole=True,
             records=records,
             checkpoints=len(covering),
             public_keys=tuple(sorted(public_keys)),
-            second_place=describe_second_place(settings, covered),
+            second_place=second_place,
+            time_stamps=stamps,
             warning="; ".join(warnings),
         )
         if records and not covered and settings.audit_second_place != "none":
@@ -173,3 +183,14 @@ def verifier(*, output: str) -> Path:
     path = Path(output)
     write_verifier(path)
     return path
+
+
+def stamp(authority: str, *, authorities: str) -> AuditTimeStamp:
+    """Get a time stamp of the log by an authority of RFC 3161, and keep it in the home.
+
+    The act writes a record and a checkpoint, which is stamped. `authority`: URL; `authorities`: PEM file of the
+    trusted roots. Raises StoreError AW-STO-32, MissingError AW-GET-16.
+    """
+    with open_home() as (_settings, home, store):
+        write_audit_record(store, "audit.stamp", authority)
+        return stamp_newest_checkpoint(home, store, authority, authorities=authorities)

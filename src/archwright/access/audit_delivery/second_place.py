@@ -1,6 +1,6 @@
 """The places outside the home that a verification of the audit log reads."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -25,12 +25,15 @@ class SecondPlaces:
             checkpoints += select_checkpoints(read_place(address), address)
         self.checkpoints = tuple(checkpoints)
 
-    def check_records(self, store: Store) -> int:
-        """Compare the log with the records of each place; return the number up to which all of one agree.
+    def check_records(self, store: Store, covering: Container[AuditCheckpoint]) -> int:
+        """Compare the log with the records of each place; return the number up to which a place confirms it.
 
-        Raises StoreError AW-STO-29, AW-STO-30.
+        `covering`: the checkpoints that agree with the log. Raises StoreError AW-STO-29, AW-STO-30.
         """
         agreed = 0
+        for checkpoint in self.checkpoints:
+            if checkpoint in covering:
+                agreed = max(agreed, checkpoint.records)
         for address in self._addresses:
             comparison = self._compare(store, address)
             comparison.check(address)

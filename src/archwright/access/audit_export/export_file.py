@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from archwright.access.audit_checkpoints import decode_checkpoint
+from archwright.access.audit_delivery.time_stamps import read_time_stamp_lines
 from archwright.access.audit_export import standalone_verifier
 from archwright.access.audit_export.ocsf_events import encode_event
 from archwright.access.audit_export.syslog_messages import encode_checkpoint_message, encode_record_message
@@ -34,12 +35,13 @@ _STORED_DECODER = msgspec.json.Decoder(_StoredEvent)
 
 
 class AuditExport(Record):
-    """An exported `file` with so many `records` and `checkpoints`; `sha256` of its bytes."""
+    """An exported `file` with so many `records`, `checkpoints` and `time_stamps`; `sha256` of its bytes."""
 
     file: str
     format: str
     records: int
     checkpoints: int
+    time_stamps: int
     sha256: str
 
 
@@ -49,6 +51,7 @@ class _ExportedLines:
     def __init__(self, store: Store, home: Home, form: str) -> None:
         self.records = 0
         self.checkpoints = 0
+        self.time_stamps = 0
         self._store = store
         self._home = home
         self._form = form
@@ -95,6 +98,10 @@ class _ExportedLines:
                 self.checkpoints += 1
                 line = stored_line.rstrip(b"\n")
                 yield line if self._form == JSONL else encode_checkpoint_message(checkpoint.at, line)
+        if self._form == JSONL:
+            for line in read_time_stamp_lines(self._home, store_name):
+                self.time_stamps += 1
+                yield line
 
 
 def write_export(store: Store, home: Home, path: Path, *, form: str) -> AuditExport:
@@ -109,6 +116,7 @@ def write_export(store: Store, home: Home, path: Path, *, form: str) -> AuditExp
         format=form,
         records=lines.records,
         checkpoints=lines.checkpoints,
+        time_stamps=lines.time_stamps,
         sha256=lines.sha256,
     )
 
