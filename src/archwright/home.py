@@ -14,7 +14,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -464,12 +464,14 @@ def open_private(path: Path, mode: str) -> BinaryIO:
     return cast(BinaryIO, open(path, mode, opener=lambda name, flags: os.open(name, flags, 0o600)))
 
 
-def write_atomic(path: Path, data: bytes | Iterable[bytes], *, mode: int = 0o600) -> None:
+def write_atomic(path: Path, data: bytes | Iterator[bytes], *, mode: int = 0o600) -> None:
     """Write a temporary file and rename it to `path`: a crash leaves the old or the new file, never a part of it.
 
-    `data`: the bytes, or pieces of them. A device, pipe or socket is written to directly: a rename would replace it.
+    `data`: the bytes, or an iterator of their pieces. A device, pipe or socket is written to directly: a rename would
+    replace it.
     """
-    pieces = (data,) if isinstance(data, bytes) else data
+    # Buffers of other libraries are iterable too, and give numbers.
+    pieces = data if isinstance(data, Iterator) else (data,)
     if path.exists() and not path.is_file():
         with open(path, "wb") as device:
             device.writelines(pieces)

@@ -110,7 +110,7 @@ def write_export(store: Store, home: Home, path: Path, *, form: str) -> AuditExp
     `form`: one of FORMATS. Records that no process has compacted into the store yet are not in it.
     """
     lines = _ExportedLines(store, home, form)
-    write_atomic(path, lines)
+    write_atomic(path, iter(lines))
     return AuditExport(
         file=str(path),
         format=form,
