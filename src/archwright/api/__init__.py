@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         predict_data,
         predict_embedding,
         predict_image,
+        predict_inventory,
         predict_serving,
         predict_table,
         predict_training,
@@ -49,6 +50,7 @@ FUNCTIONS_BY_MODULE = {
         "predict_data",
         "predict_embedding",
         "predict_image",
+        "predict_inventory",
         "predict_serving",
         "predict_table",
         "predict_training",
@@ -78,7 +80,8 @@ __all__ += [
     "plan",
 ]
 __all__ += ["predict_data", "predict_embedding", "predict_image", "predict_serving", "predict_table"]
-__all__ += ["predict_training", "reconcile", "render", "report", "serve", "settings", "status", "train", "up", "usage"]
+__all__ += ["predict_inventory", "predict_training"]
+__all__ += ["reconcile", "render", "report", "serve", "settings", "status", "train", "up", "usage"]
 __all__ += ["drift", "import_litellm", "resolve", "restore", "verify"]
 
 

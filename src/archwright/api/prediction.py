@@ -9,11 +9,14 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.model_file_names import find_model_file
 from archwright.catalog.probe.machine_probe import read_machine
+from archwright.contract.machine_inventory import InventoryPlan
 from archwright.contract.needs import SLO
 from archwright.contract.record import replace
 from archwright.contract.sizing_prediction import SizingPrediction
 from archwright.errors import argument_error
 from archwright.home import locate_home, write_atomic
+from archwright.plan.capacity.inventory_file import read_inventory
+from archwright.plan.capacity.machine_inventory import InventoryPlanner
 from archwright.plan.evidence.pilot_runs import find_query_pilot
 from archwright.simulate.local_prediction import THIS_MACHINE, predict_on_this_machine
 from archwright.simulate.rate_prediction import predict_at_rate
@@ -99,6 +102,34 @@ def _predict_local_serving(model: str, load: str, *, is_engine_stated: bool) -> 
     machine = read_machine(home, home.find_model(artefact.sha256))
     EngineMeasurer(home, chosen.engine_measurement_s).measure([artefact], machine)
     return predict_on_this_machine(artefact, machine, traffic, catalog=load_catalog(home))
+
+
+def predict_inventory(
+    file: str,
+    *,
+    people: int | None = None,
+    model: str = "",
+    ttft_p95_s: float | None = None,
+    tpot_p95_s: float | None = None,
+) -> InventoryPlan:
+    """Say which machines of the CSV `file` (name, count, memory_gb) run which model for how many people's chats.
+
+    Each machine gets its best model; with `people`, all machines share the best model that serves so many; with
+    `model`, they share that one. The limits default to those at which people read (slo_presets.csv).
+    Raises PlanFileError AW-FILE-23 with the line of a bad value or an unknown name, CatalogError AW-CAT-01 (unknown
+    model), UsageError AW-USE-23 (a number that is not above 0, or both `people` and `model`).
+    """
+    stated_query.check_positive("people", people)
+    stated_query.check_positive("ttft_p95_s", ttft_p95_s)
+    stated_query.check_positive("tpot_p95_s", tpot_p95_s)
+    if model and people is not None:
+        hint = "leave out --people: the answer says how many people the model serves"
+        raise argument_error("AW-USE-23", "a model and a number of people were both stated", "people", hint)
+    path = Path(file)
+    machines = read_inventory(path)
+    slo = SLO(ttft_p95_s=ttft_p95_s, tpot_p95_s=tpot_p95_s)
+    planner = InventoryPlanner(_load_subjects(), slo)
+    return planner.plan(machines, path, model=model, people=people)
 
 
 def predict_training(

@@ -8,7 +8,7 @@ from archwright.cli.number_format import format_band, format_quantity
 from archwright.cli.show import as_json, make_console
 from archwright.cli.table_layout import TableColumn, make_table
 
-__all__ = ["print_accuracy", "as_json", "print_prediction"]
+__all__ = ["print_accuracy", "as_json", "print_inventory", "print_prediction"]
 
 
 def print_prediction(result: Any) -> int:
@@ -35,6 +35,52 @@ def print_prediction(result: Any) -> int:
         *(f"{one.setting}: {one.source}" for one in result.options if one.source),
     ):
         out.print(f"[dim]{escape(line)}[/]")
+    return 0
+
+
+def _format_time(time_s: Any) -> str:
+    if time_s is None:
+        return ""
+    value = time_s.value
+    return format_quantity(value, time_s.unit)
+
+
+def _format_people(served: Any) -> str:
+    people = served.people
+    if people is None:
+        return "0"
+    return f"{people.value:,.0f} ({people.low:,.0f} to {people.high:,.0f})"
+
+
+INVENTORY_FIELDS = ("count", "machine", "model", "format", "engine", "in_flight")
+
+
+def print_inventory(result: Any) -> int:
+    out = make_console()
+    columns = []
+    for field in INVENTORY_FIELDS:
+        title = field.replace("_", " ")
+        columns.append(TableColumn(title, field))
+    columns.append(TableColumn("TTFT p95", lambda row: _format_time(row.ttft_p95_s), number=True))
+    columns.append(TableColumn("TPOT p95", lambda row: _format_time(row.tpot_p95_s), number=True))
+    columns.append(TableColumn("people (90 %)", _format_people, number=True))
+    table = make_table(columns, result.assignments)
+    out.print(table)
+
+    people = _format_people(result)
+    out.print(f"people served: {people}")
+    if result.model:
+        model = escape(result.model)
+        out.print(f"model of all machines: {model}")
+    for row in result.assignments:
+        if row.reason:
+            machine = escape(row.machine)
+            reason = escape(row.reason)
+            out.print(f"{machine}: {reason}")
+    basis = result.limits + result.assumed
+    for line in basis:
+        text = escape(line)
+        out.print(f"[dim]{text}[/]")
     return 0
 
 
