@@ -79,10 +79,18 @@ class Catalog(FactProvenance):
 
     def model(self, name: str) -> records.ModelSpec:
         """Find by id, alias, the name on a model hub, or of a file in the home. Raises CatalogError AW-CAT-01."""
-        named = next(
-            (self.models[one.model] for one in self.stored if one.name == name and one.model in self.models), None
-        )
-        return named or name_resolution.resolve_model(name, self.models, self.aliases)
+        if name not in self._models_by_spelling:
+            stored = (self.models[one.model] for one in self.stored if one.name == name and one.model in self.models)
+            model = next(stored, None)
+            if model is None:
+                model = name_resolution.resolve_model(name, self.models, self.aliases)
+            self._models_by_spelling[name] = model
+        return self._models_by_spelling[name]
+
+    @cached_property
+    def _models_by_spelling(self) -> dict[str, records.ModelSpec]:
+        """The models that were asked for: a comparison with all spellings takes long."""
+        return {}
 
     def canonical_provider(self, name: str) -> str:
         """Return this catalog's name of a provider that a price table calls `name`."""

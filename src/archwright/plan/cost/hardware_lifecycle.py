@@ -57,13 +57,20 @@ class AgeingCurve(NamedTuple):
 
     def upkeep(self, months: int, age: float = 0.0) -> float:
         """Return support and repairs over `months`, from `age` on."""
-        ages = [age + month for month in range(months)]
-        support = self.support * sum(map(self.support_factor, ages))
-        return (support + self.repairs * sum(map(self.repair_factor, ages))) / MONTHS_PER_YEAR
+        return _sum_upkeep(self, months, age)
 
     def hold(self, months: int) -> float:
         """Return the cost of a machine that is bought, kept for `months` and sold."""
         return 1 + self.upkeep(months) - self.worth(months)
+
+
+# Options and models ask for the same few spans of each machine again.
+@functools.lru_cache(maxsize=4096)
+def _sum_upkeep(curve: AgeingCurve, months: int, age: float) -> float:
+    ages = [age + month for month in range(months)]
+    support = curve.support * sum(map(curve.support_factor, ages))
+    repairs = curve.repairs * sum(map(curve.repair_factor, ages))
+    return (support + repairs) / MONTHS_PER_YEAR
 
 
 def compute_support_factor(age: float, term: float, rise: float) -> float:

@@ -7,6 +7,8 @@ A data set of S bytes grows by g bytes per month and is kept for R months; store
 Tier: object storage if the streams of one machine carry the bandwidth, else shared flash.
 """
 
+import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
@@ -148,8 +150,10 @@ def size_logs(needs: Needs, requests_by_month: tuple[float, ...], catalog: Catal
     record, window = catalog.parameter("log.bytes").value, days * 24 / 730
     stored = []
     for now in (month + 0.5 for month in range(len(requests_by_month))):
-        shares = (min(now, month + 1.0) - max(now - window, float(month)) for month in range(len(requests_by_month)))
-        kept = (count * share for count, share in zip(requests_by_month, shares, strict=True) if share > 0)
+        first = max(0, math.floor(now - window))
+        recent = requests_by_month[first : math.ceil(now)]
+        shares = (min(now, month + 1.0) - max(now - window, float(month)) for month in itertools.count(first))
+        kept = (count * share for count, share in zip(recent, shares, strict=False) if share > 0)
         stored.append(record * sum(kept))
     facts = ("log.bytes",) if days != catalog.parameter("log.days").value else ("log.bytes", "log.days")
     why = f"the records of all requests of {days:g} days"
