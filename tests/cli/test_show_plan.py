@@ -85,7 +85,7 @@ def test_the_decision_is_one_sentence_with_its_money(decided: Plan, cli: Command
     assert "Choose best in eu-1 with null-model (4 of 8 options feasible)" in text
     assert "21,000 EUR over 12 months (90 %: 17,500 to 25,200); 1,750 a month without staff, 9,000 to buy" in text
     assert "of it compute 12,000, purchase 9,000" in text
-    assert "goals worth 50,000 EUR: net 29,000 (26,364 to 31,900), paid back by month 5" in text
+    assert "goals worth 50,000 EUR: net 29,000 EUR (26,364 to 31,900), paid back by month 5" in text
     assert "at risk: [bold]x[/]" in text, "markup in names is text"
 
 
@@ -105,7 +105,7 @@ def test_staff_and_the_limits_that_cost_most_stand_beside_the_money(decided: Pla
     assert "staff: 10 hours a month, 4 of them from the team, 6 beyond it" in cli.printed(
         show_plan.print_plan, replace(decided, options=small)
     )
-    assert "staff: 0.5 FTE (72 hours a month), 0.3 of them from the team, 0.2 beyond it; without it 16,800 EUR" in text
+    assert "staff: 0.5 FTE (71.5 hours a month), 0.3 of them from the team, 0.2 beyond it; without it 16,800 EUR" in text
     assert "binding limit: assistant.ttft_p95_s 0.2 (relaxed to 0.9) costs 3,000 EUR over the horizon" in text
     assert text.count("binding limit:") == 3 and "and 2 more: archwright explain" in text
 
@@ -116,14 +116,14 @@ def test_options_come_in_the_order_of_their_standing(decided: Plan, cli: Command
     rows = squeeze(feasible.split("Options")[1])
     assert rows[4:8] == [
         ">* best 21,000 16,800 17,500 to 25,200 9,000 1,750 chosen",
-        "* near 21,500 17,200 17,917 to 25,800 - 1,792 a tie, 44%",
-        "dear 30,000 24,000 25,000 to 36,000 - 2,500 2%",
+        "* near 21,500 17,200 17,917 to 25,800 - 1,792 a tie, 44 %",
+        "dear 30,000 24,000 25,000 to 36,000 - 2,500 2 %",
         "odd 99,000 79,200 82,500 to 118,800 - 8,250 -",
     ]
     assert "* no other option is as good in each of: total cost, carbon kg per month" in feasible
     assert squeeze(refused)[4:8] == [
-        "slow 17,000 13,600 1,417 assistant availability 0.98 < 1.00",
-        "late 18,000 14,400 1,500 assistant ttft_p95_s 0.90 > 0.20",
+        "slow 17,000 13,600 1,417 assistant availability 0.98 < 0.999",
+        "late 18,000 14,400 1,500 assistant ttft_p95_s 0.9 > 0.2",
         "far - - - residency no offer inside",
         "none - - - x model none",
     ]
@@ -132,10 +132,10 @@ def test_options_come_in_the_order_of_their_standing(decided: Plan, cli: Command
 def test_the_facts_that_flip_the_choice_are_named(decided: Plan, cli: CommandLine) -> None:
     text = cli.printed(show_plan.print_plan, decided)
     assert "Facts to check before signing" in text
-    assert "1. price of it: 4 USD/h (3 to 5); 30% of the error of the total" in text
-    assert "at 4.5 near would be chosen: inside the interval  price.a" in text
-    assert "at 9 nothing would be feasible: outside the interval  price.b" in text
-    assert "the total: 60% high, 40% low\n" in text.replace(" \n", "\n").replace("  ", "")
+    assert "1. price of it: 4 USD/h (3 to 5); 30 % of the error of the total" in text
+    assert "at 4.5 USD/h near would be chosen: inside the interval  price.a" in text
+    assert "at 9 USD/h nothing would be feasible: outside the interval  price.b" in text
+    assert "the total: 60 % high, 40 % low\n" in text.replace(" \n", "\n").replace("  ", "")
 
 
 def test_without_a_flip_the_facts_that_matter_most_are_named(decided: Plan, cli: CommandLine) -> None:
@@ -161,7 +161,7 @@ def test_parts_machine_stale_facts_and_gaps(decided: Plan, cli: CommandLine) -> 
     stale = tuple(f"fact {number}" for number in range(5))
     full = replace(decided, machine=machine, sections=(section,), stale_facts=stale, not_sized=("x: later",))
     text = cli.printed(show_plan.print_plan, full)
-    assert "this machine: 2 cores (avx512), 8.00 GiB memory" in text and "GPU: none" in text
+    assert "this machine: 2 cores (avx512), 8 GiB memory" in text and "GPU: none" in text
     assert "network  one fabric" in text and "not sized yet: x: later" in text
     assert "stale: fact 2" in text and "fact 3" not in text and "and 2 more stale facts" in text
 
@@ -192,7 +192,7 @@ def test_the_machines_are_on_the_first_screen(decided: Plan, null_plan: Plan, cl
     text = cli.printed(show_plan.print_plan, replace(decided, options=(best,))).split("Options")[0]
     lines = squeeze(text)
     assert "2 1.5 8x-gpu 10 x GPU DE bought chat, tone" in lines
-    assert "1 < 0.01 small - eu-1 rented as spot index" in lines
+    assert "1 0.001 small - eu-1 rented as spot index" in lines
     assert "- - big-model - best bought by the token letters" in lines
     assert "host of gateway: 2 x tiny" in lines
     here = squeeze(cli.printed(show_plan.print_plan, null_plan))
@@ -204,12 +204,12 @@ def test_the_nearest_option_names_its_missed_limits(null_plan: Plan, cli: Comman
     slow = replace(null_plan.options[0], feasible=False, misses=(miss,))
     text = cli.printed(show_plan.print_plan, replace(null_plan, options=(slow,)))
     assert "Nearest option: this-machine" in text and "(0 of 1 options feasible)" in text
-    assert "assistant.latency_p95_s 200 ms 900 ms 900 ms" in " ".join(text.split())
+    assert "assistant.latency_p95_s 200 ms 900 ms exact" in " ".join(text.split())
     assert "The load of the machine" not in text, "it was not probed"
 
 
 @pytest.mark.parametrize(
-    ("share", "state"), [(0.6, "was busy: other programs used 60%"), (0.02, "was not busy"), (None, "is unknown")]
+    ("share", "state"), [(0.6, "was busy: other programs used 60 %"), (0.02, "was not busy"), (None, "is unknown")]
 )
 def test_the_load_during_the_probe_is_stated(
     share: float | None, state: str, capsys: pytest.CaptureFixture[str]
@@ -244,11 +244,11 @@ def test_a_difference_says_why_and_what(decided: Plan, cli: CommandLine) -> None
     assert "because the needs differ (needs.yaml)" in text
     assert "the choice goes from best to near" in text
     lines = squeeze(text)
-    assert "total 21,000 EUR 43,000 EUR +104.8%" in lines
-    assert "near 21,500 EUR 43,000 EUR +100.0%" in lines
+    assert "total 21,000 EUR 43,000 EUR +104.8 %" in lines
+    assert "near 21,500 EUR 43,000 EUR +100.0 %" in lines
     assert "dear 30,000 EUR 30,000 EUR interval only" in lines
     assert "new - 5.00 EUR new" in lines and "odd 99,000 EUR - gone" in lines
-    assert "capex 9,000 EUR 0.00 EUR -100.0%" in lines
+    assert "capex 9,000 EUR 0 EUR -100.0 %" in lines
     assert "+ [said]" in lines and "- feasible" in lines and "+ feasible" in lines
 
 
@@ -304,4 +304,4 @@ def test_plan_what_if_and_diff_as_verbs(cli: CommandLine) -> None:
 
 def test_a_plan_file_made_elsewhere_is_shown_by_explain(decided: Plan, cli: CommandLine) -> None:
     write_plan(decided, Path("plan.json"))
-    assert "at 4.5, inside its interval, near would be chosen" in cli.text("explain plan.json price.a")
+    assert "at 4.5 USD/h, inside its interval, near would be chosen" in cli.text("explain plan.json price.a")

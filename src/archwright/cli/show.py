@@ -10,10 +10,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from archwright.cli.number_format import format_band, format_quantity
 from archwright.cli.table_layout import TableColumn, format_time, format_value, make_table, print_fields, print_indented
 from archwright.contract.contention import Contention
 from archwright.contract.evidence import Deviation, Reconciliation
+from archwright.contract.number_format import (
+    format_duration,
+    format_interval,
+    format_number,
+    format_quantity,
+    format_share,
+)
 from archwright.contract.plan import LimitProbability, ModelProposal
 
 MINIMUM_WIDTH = 100
@@ -106,7 +112,7 @@ MISSED_COLUMNS = (
     TableColumn("limit", "limit", whole=True),
     TableColumn("value", lambda row: format_quantity(row.stated, row.predicted.unit), number=True),
     TableColumn("predicted", lambda row: format_quantity(row.predicted.value, row.predicted.unit), number=True),
-    TableColumn("90 % interval", lambda row: format_band(row.predicted), number=True),
+    TableColumn("90 % interval", lambda row: format_interval(row.predicted), number=True),
 )
 
 
@@ -120,7 +126,8 @@ def print_probe_load(out: Console, busy_share: float | None) -> None:
     load = "The load of the machine during the probe is unknown."
     if busy_share is not None:
         state = "busy" if busy_share > BUSY_SHARE else "not busy"
-        load = f"The machine was {state}: other programs used {busy_share:.0%} of its CPU time during the probe."
+        used = f"other programs used {format_share(busy_share)} of its CPU time during the probe"
+        load = f"The machine was {state}: {used}."
     print_indented(out, load)
     print_indented(
         out, "To probe again, stop other programs and repeat `archwright plan`, or `archwright up` without a plan."
@@ -147,8 +154,8 @@ def print_stopped(result: Any) -> int:
 def print_bench(result: Any) -> int:
     out = make_console()
     for phase in result.phases:
-        requests = f"{phase.requests} requests in {phase.seconds:.0f} s, {phase.failed} failed"
-        out.print(f"{phase.name}: {requests}, {phase.output_tokens:.0f} output tokens")
+        requests = f"{phase.requests} requests in {format_duration(phase.seconds)}, {phase.failed} failed"
+        out.print(f"{phase.name}: {requests}, {format_number(phase.output_tokens)} output tokens")
     for note in result.notes:
         out.print(f"  note: {escape(note)}")
     return print_reconciliation(result.reconciliation)
@@ -157,7 +164,7 @@ def print_bench(result: Any) -> int:
 PREDICTION_COLUMNS = (
     TableColumn("prediction", "id", whole=True),
     TableColumn("value", lambda row: format_quantity(row.estimate.value, row.estimate.unit), number=True),
-    TableColumn("90 % interval", lambda row: format_band(row.estimate), number=True),
+    TableColumn("90 % interval", lambda row: format_interval(row.estimate), number=True),
 )
 VERDICT_COLOURS = {"within": "green", "better": "cyan", "worse": "red", "unknown": "dim"}
 
@@ -205,17 +212,17 @@ def _print_contention(out: Console, result: Reconciliation) -> None:
 
 
 def _format_share(share: float | None) -> str:
-    return "unknown" if share is None else f"{share:.0%}"
+    return "unknown" if share is None else format_share(share)
 
 
 def _format_frequency(frequency_hz: float | None) -> str:
-    return "unknown" if frequency_hz is None else f"{frequency_hz / 1e9:.2f} GHz"
+    return "unknown" if frequency_hz is None else format_quantity(frequency_hz, "Hz")
 
 
 DEVIATION_COLUMNS = (
     TableColumn("prediction", "prediction_id"),
     TableColumn("predicted", lambda row: format_quantity(row.predicted.value, row.predicted.unit), number=True),
-    TableColumn("90 % interval", lambda row: format_band(row.predicted), number=True),
+    TableColumn("90 % interval", lambda row: format_interval(row.predicted), number=True),
     TableColumn(
         "measured",
         lambda row: row.measured and format_quantity(row.measured.value, row.predicted.unit),

@@ -1,9 +1,9 @@
 """The terminal output of backups, restorations and drills."""
 
-from archwright.cli.number_format import format_quantity
 from archwright.cli.show import as_json, make_console, print_rows, print_text
 from archwright.cli.table_layout import TableColumn, format_time, print_fields
 from archwright.contract.backup import BackupList, CreatedBackup, DrillRecord, RestoredHome
+from archwright.contract.number_format import format_duration, format_quantity
 
 __all__ = ["as_json", "print_backup", "print_restored"]
 
@@ -25,7 +25,7 @@ def print_backup(result: CreatedBackup | BackupList | DrillRecord) -> int:
         "backup": result.id,
         "place": result.place,
         "size": f"{result.files:,} files, {format_quantity(result.size_bytes, 'bytes')}",
-        "added": f"{format_quantity(result.added_bytes, 'bytes')} in {result.seconds:.1f} s",
+        "added": f"{format_quantity(result.added_bytes, 'bytes')} in {format_duration(result.seconds)}",
         "removed": f"{len(result.removed)} older backups",
     }
     print_fields(make_console(), fields)
@@ -38,8 +38,8 @@ def _print_drill(result: DrillRecord) -> int:
     fields = {
         "drill": f"passed at {format_time(result.at)}: an old key was answered, a revoked one refused",
         "backup": f"{result.backup}, manifest {result.manifest_sha256}",
-        "RPO": f"{result.rpo_s:,.0f} s: the age of the backup",
-        "RTO": f"{result.rto_s:,.1f} s: from the start to the first answer",
+        "RPO": f"{format_duration(result.rpo_s)}: the age of the backup",
+        "RTO": f"{format_duration(result.rto_s)}: from the start to the first answer",
         "verified": f"{result.files:,} files, {size}; {counts}",
     }
     print_fields(make_console(), fields)
@@ -51,7 +51,7 @@ def print_restored(result: RestoredHome) -> int:
     fields = {
         "backup": f"{result.id}, of {format_time(result.backup_at)}",
         "home": result.home,
-        "size": f"{result.files:,} files, {size} in {result.seconds:.1f} s; every digest is right",
+        "size": f"{result.files:,} files, {size} in {format_duration(result.seconds)}; every digest is right",
     }
     print_fields(make_console(), fields)
     return print_text(f"To use it: export ARCHWRIGHT_HOME={result.home}")

@@ -4,9 +4,9 @@ from rich.markup import escape
 
 from archwright.api.data_check import VersionCheck
 from archwright.cli import show
-from archwright.cli.number_format import format_quantity
 from archwright.cli.show import make_console
 from archwright.cli.table_layout import print_indented
+from archwright.contract.number_format import format_quantity
 
 DAMAGED = 3
 

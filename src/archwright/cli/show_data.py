@@ -7,10 +7,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from archwright.api.data import DatasetOutcome
-from archwright.cli.number_format import format_quantity
 from archwright.cli.show import as_json, make_console, print_rows, print_text
 from archwright.cli.table_layout import TableColumn, format_time, make_table, print_fields, print_lines, print_remaining
 from archwright.contract.lineage import DatasetVersion
+from archwright.contract.number_format import format_quantity
 
 __all__ = ["as_json", "print_card", "print_outcome", "print_versions"]
 

@@ -6,10 +6,10 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from archwright.cli.number_format import format_money, format_quantity
 from archwright.cli.show import as_json, make_console
 from archwright.cli.table_layout import TableColumn, make_table, print_indented, print_remaining
 from archwright.contract.estimate import Estimate
+from archwright.contract.number_format import format_change, format_money, format_quantity
 
 __all__ = ["as_json", "print_diff", "print_what_if"]
 
@@ -56,7 +56,7 @@ def _format_choice(choice: Any) -> str:
     for field, name in names.items():
         cost = getattr(choice, field)
         if cost and cost.value:
-            parts.append(f"{format_money(cost.value)} {cost.unit.partition('/')[0]} {name}")
+            parts.append(f"{format_money(cost.value, cost.unit.partition('/')[0])} {name}")
     return escape(", ".join(parts))
 
 
@@ -115,7 +115,7 @@ def _format_change(before: Estimate | None, after: Estimate | None) -> str:
         return " "
     if before.value == after.value:
         return "interval only"
-    return f"{after.value / before.value - 1:+.1%}"
+    return format_change(after.value / before.value)
 
 
 def _print_changed_texts(out: Console, title: str, rows: Any) -> None:

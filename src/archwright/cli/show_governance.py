@@ -4,9 +4,9 @@ from collections.abc import Collection
 from typing import Any
 
 from archwright.api.data_governance import CatalogueEntry, PolicyView
-from archwright.cli.number_format import format_quantity
 from archwright.cli.show import as_json, make_console, print_rows, print_text
 from archwright.cli.table_layout import TableColumn, format_time, make_table, print_fields
+from archwright.contract.number_format import format_quantity
 
 __all__ = ["as_json", "print_entries", "print_export", "print_policy", "print_retention"]
 

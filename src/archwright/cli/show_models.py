@@ -13,10 +13,10 @@ from archwright.api.loaded_models import LoadOutcome, RunningModel
 from archwright.api.model_files import ModelFile
 from archwright.api.models import ListedVersion, ModelCard, PromotionOutcome
 from archwright.cli import show
-from archwright.cli.number_format import format_band, format_quantity, format_significant
 from archwright.cli.show import make_console, print_record, print_rows, print_text
 from archwright.cli.table_layout import TableColumn, make_table, print_fields, print_lines
 from archwright.contract.lineage import Evaluation, Gate, Promotion, Score, SourceFile
+from archwright.contract.number_format import format_duration, format_interval, format_number, format_quantity
 from archwright.contract.record import as_dict
 from archwright.contract.stored_model import describe_licence
 
@@ -45,10 +45,10 @@ MODEL_FILE_COLUMNS = (
 CALIBRATION_COLUMNS = (
     TableColumn("figure", "name"),
     TableColumn("predicted", lambda row: format_quantity(row.predicted.value, row.predicted.unit), number=True),
-    TableColumn("90 % interval", lambda row: format_band(row.predicted), number=True),
+    TableColumn("90 % interval", lambda row: format_interval(row.predicted), number=True),
     TableColumn("measured", lambda row: format_quantity(row.measured, row.predicted.unit), number=True),
     show.VERDICT_COLUMN,
-    TableColumn("interval from now on", lambda row: format_band(row.calibrated), number=True),
+    TableColumn("interval from now on", lambda row: format_interval(row.calibrated), number=True),
 )
 VERSION_COLUMNS = (
     TableColumn("version", "id"),
@@ -100,7 +100,7 @@ def print_load(result: LoadOutcome) -> int:
     if verb == "load" and not result.in_memory:
         later = "the platform was restarted meanwhile, and the next request starts the model"
         return print_text(f"{result.model} is served as {names}{size}; {later}")
-    return print_text(f"{verb}ed {result.model} as {names}{size}; applied in {result.took_s:.1f} s")
+    return print_text(f"{verb}ed {result.model} as {names}{size}; applied in {format_duration(result.took_s)}")
 
 
 def print_models(result: Collection[ModelFile | ListedVersion | RunningModel]) -> int:
@@ -170,15 +170,13 @@ def print_evaluation(result: Evaluation) -> int:
 def _format_baseline(score: Score) -> str | None:
     if score.baseline is None:
         return None
-    return f"{format_significant(score.baseline)}  {score.baseline_name}".rstrip()
+    return f"{format_number(score.baseline)}  {score.baseline_name}".rstrip()
 
 
 SCORE_COLUMNS = (
     TableColumn("score", "metric", whole=True),
-    TableColumn("value", lambda row: format_significant(row.value), number=True),
-    TableColumn(
-        "95 % interval", lambda row: f"{format_significant(row.low)} to {format_significant(row.high)}", number=True
-    ),
+    TableColumn("value", lambda row: format_number(row.value), number=True),
+    TableColumn("95 % interval", lambda row: f"{format_number(row.low)} to {format_number(row.high)}", number=True),
     TableColumn("compared with", _format_baseline, whole=True),
     TableColumn("items", "items", number=True),
 )

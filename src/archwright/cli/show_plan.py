@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from archwright.api.planning import list_missed_limits
-from archwright.cli.number_format import format_money, format_precise, format_quantity, format_significant
 from archwright.cli.show import (
     PREDICTION_COLUMNS,
     as_json,
@@ -21,6 +20,15 @@ from archwright.cli.show_diff import print_what_if
 from archwright.cli.table_layout import TableColumn, make_table, print_indented
 from archwright.contract.decision import BindingLimit, CostDriver, ReturnOnInvestment
 from archwright.contract.estimate import Estimate
+from archwright.contract.number_format import (
+    format_apart,
+    format_estimate,
+    format_money,
+    format_money_interval,
+    format_number,
+    format_quantity,
+    format_share,
+)
 from archwright.contract.plan import PART_TIME_FTE, ConstraintViolation, MachineFacts, Option, Plan, Purchase
 
 __all__ = ["as_json", "print_plan"]
@@ -47,7 +55,7 @@ PURCHASE_TERMS = {
 
 LIMIT_COLUMNS = (
     TableColumn("limit", "limit", whole=True),
-    TableColumn("stated", lambda row: f"{'>=' if row.at_least else '<='} {row.stated:,.6g}", number=True),
+    TableColumn("stated", lambda row: f"{row.sign} {format_quantity(row.stated, row.predicted.unit)}", number=True),
     TableColumn("expected", lambda row: format_quantity(row.predicted.value, row.predicted.unit), number=True),
     TableColumn("holds with", lambda row: row.chance + ("" if row.holds else " !"), number=True),
 )
@@ -172,14 +180,15 @@ def _print_staff(out: Console, result: Plan, option: Option) -> None:
     hours = sum(need.hours for need in option.staff)
     team, hired = (sum(getattr(need, name) for need in option.staff) for name in ("team", "hired"))
     bare = option.cost_without_staff
-    paid = f"; without it {format_money(bare.value)} {result.currency}" if bare is not None and hired else ""
+    paid = f"; without it {format_money(bare.value, result.currency)}" if bare is not None and hired else ""
     if team + hired < PART_TIME_FTE:
         scale = hours / (team + hired)
-        whole = f"staff: {hours:,.0f} hours a month, {team * scale:,.0f} of them from the team"
-        print_indented(out, f"{whole}, {hired * scale:,.0f} beyond it{paid}")
+        whole = f"staff: {format_number(hours)} hours a month, {format_number(team * scale)} of them from the team"
+        print_indented(out, f"{whole}, {format_number(hired * scale)} beyond it{paid}")
         return
-    whole = f"staff: {team + hired:.2g} FTE ({hours:,.0f} hours a month), {team:.2g} of them from the team"
-    print_indented(out, f"{whole}, {hired:.2g} beyond it{paid}")
+    whole = f"staff: {format_number(team + hired)} FTE ({format_number(hours)} hours a month)"
+    parts = f"{format_number(team)} of them from the team, {format_number(hired)} beyond it"
+    print_indented(out, f"{whole}, {parts}{paid}")
 
 
 def _print_binding_limits(out: Console, result: Plan) -> None:
@@ -195,7 +204,7 @@ def _print_binding_limits(out: Console, result: Plan) -> None:
 
 def _describe_limit(result: Plan, limit: BindingLimit) -> str:
     other = f", compared with {limit.option}" if limit.option != result.chosen else ""
-    return f"{limit.change} costs {format_money(limit.saves)} {result.currency} over the horizon{other}"
+    return f"{limit.change} costs {format_money(limit.saves, result.currency)} over the horizon{other}"
 
 
 # --- the machines
@@ -214,7 +223,7 @@ class MachineRow(NamedTuple):
 
 
 def _format_mean(row: MachineRow) -> str | None:
-    return None if row.mean is None else "< 0.01" if row.mean < 0.01 else f"{row.mean:.3g}"
+    return None if row.mean is None else format_number(row.mean)
 
 
 MACHINE_COLUMNS = (
@@ -290,8 +299,8 @@ def _describe_cost(result: Plan, option: Option) -> str:
     assert total is not None and month is not None and capex is not None
     bought = f", {format_money(capex.value)} to buy" if capex.value else ", nothing to buy"
     return (
-        f"[bold]{format_money(total.value)} {result.currency}[/] over {result.horizon_label} "
-        f"(90 %: {format_money(total.low)} to {format_money(total.high)}); "
+        f"[bold]{format_money(total.value, result.currency)}[/] over {result.horizon_label} "
+        f"(90 %: {format_money_interval(total) or 'exact'}); "
         f"{format_money(month.value)} a month without staff{bought}"
     )
 
@@ -300,9 +309,8 @@ def _describe_return(returns: ReturnOnInvestment) -> str:
     unit = returns.cost.unit
     payback = f"paid back by month {returns.payback_month}" if returns.payback_month else "not paid back"
     return (
-        f"goals worth {format_money(returns.value)} {unit}: net {format_money(returns.net.value)} "
-        f"({format_money(returns.net.low)} to {format_money(returns.net.high)}), {payback}; "
-        f"pays in {returns.pays:.0%} of the samples"
+        f"goals worth {format_money(returns.value, unit)}: net {format_estimate(returns.net)}, {payback}; "
+        f"pays in {format_share(returns.pays)} of the samples"
     )
 
 
@@ -360,7 +368,7 @@ def _format_cost(cost: Estimate | None) -> str | None:
 
 def _format_total_band(option: Option) -> str | None:
     total = option.total_cost
-    return f"{format_money(total.low)} to {format_money(total.high)}" if total else None
+    return format_money_interval(total) or "exact" if total else None
 
 
 def _format_chance(result: Plan, option: Option) -> str | None:
@@ -369,7 +377,7 @@ def _format_chance(result: Plan, option: Option) -> str | None:
     rival = next((rival for rival in result.decision.rivals if rival.option == option.name), None)
     if rival is None or rival.equal:
         return rival.closeness if rival else None
-    return f"{rival.closeness}, {rival.cheaper:.0%}" if rival.tie else f"{rival.cheaper:.0%}"
+    return f"{rival.closeness}, {format_share(rival.cheaper)}" if rival.tie else format_share(rival.cheaper)
 
 
 def _print_infeasible_options(out: Console, result: Plan, options: list[Option]) -> None:
@@ -388,7 +396,7 @@ def _print_model_choices(out: Console, result: Plan) -> None:
     columns = (
         TableColumn("choice", "label", whole=True),
         TableColumn("option", "option", whole=True),
-        TableColumn("quality", lambda row: ", ".join(f"{share:.2f}" for share in row.quality.values()), True),
+        TableColumn("quality", lambda row: ", ".join(format_number(share) for share in row.quality.values()), True),
         TableColumn(
             f"{result.currency} in\n{result.horizon_label}", lambda row: format_money(row.total_cost.value), True
         ),
@@ -419,7 +427,8 @@ def _format_miss(miss: ConstraintViolation) -> str:
     if isinstance(miss.value, float | int) and isinstance(miss.limit, float | int):
         sign = ">" if miss.value > miss.limit else "<"
         best = "at best " if miss.at_best else ""
-        return f"{name} {best}{format_significant(miss.value)} {sign} {format_significant(miss.limit)}"
+        value = format_apart(miss.value, miss.limit)
+        return f"{name} {best}{value} {sign} {format_apart(miss.limit, miss.value)}"
     return f"{name} {miss.value if miss.value is not None else 'none'}".strip()
 
 
@@ -435,18 +444,14 @@ def _print_drivers(out: Console, result: Plan) -> None:
     inside = any(driver.inside for driver in shown)
     out.print(f"\n[bold]{'Facts to check before signing' if inside else 'Facts that matter most'}[/]")
     for number, driver in enumerate(shown, 1):
-        estimate = driver.estimate
-        ends = [format_precise(end, estimate.unit) for end in (estimate.low, estimate.value, estimate.high)]
-        unit = "" if estimate.unit == "bytes" else f" {escape(estimate.unit)}"
-        share = f"; {driver.share:.0%} of the error of the total" if driver.share >= SMALLEST_SHARE else ""
-        print_indented(
-            out,
-            f"{number}. {escape(driver.name)}: {ends[1]}{unit} ({ends[0]} to {ends[2]}){share}",
-        )
+        share = ""
+        if driver.share >= SMALLEST_SHARE:
+            share = f"; {format_share(driver.share)} of the error of the total"
+        print_indented(out, escape(f"{number}. {driver.name}: {format_estimate(driver.estimate)}{share}"))
         print_indented(out, f"{_format_switch_point(driver)}  [dim]{escape(driver.basis)}[/]", 5)
     if result.decision.confidence:
         known = result.decision.confidence.items()
-        shares = ", ".join(f"{share:.0%} {escape(name)}" for name, share in known if share >= SMALLEST_SHARE)
+        shares = ", ".join(f"{format_share(share)} {escape(name)}" for name, share in known if share >= SMALLEST_SHARE)
         print_indented(out, f"[dim]confidence of the facts behind the total: {shares}[/]")
 
 
@@ -454,4 +459,5 @@ def _format_switch_point(driver: CostDriver) -> str:
     if driver.flips_at is None:
         return "no value within a factor of ten changes the choice"
     place = "[yellow]inside the interval[/]" if driver.inside else "outside the interval"
-    return f"at {format_precise(driver.flips_at, driver.estimate.unit)} {escape(driver.consequence)}: {place}"
+    at = format_apart(driver.flips_at, driver.estimate.value, driver.estimate.unit)
+    return f"at {escape(at)} {escape(driver.consequence)}: {place}"

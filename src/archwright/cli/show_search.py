@@ -4,8 +4,8 @@ from rich.markup import escape
 
 from archwright.api.data_index import IndexOutcome
 from archwright.api.data_search import Passage, SearchOutcome
-from archwright.cli.number_format import format_quantity
 from archwright.cli.show import as_json, make_console, print_text
+from archwright.contract.number_format import format_quantity
 
 __all__ = ["as_json", "print_index", "print_passages"]
 

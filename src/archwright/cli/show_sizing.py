@@ -4,9 +4,9 @@ from typing import Any
 
 from rich.markup import escape
 
-from archwright.cli.number_format import format_band, format_quantity
 from archwright.cli.show import as_json, make_console
 from archwright.cli.table_layout import TableColumn, make_table
+from archwright.contract.number_format import format_interval, format_quantity
 
 __all__ = ["print_accuracy", "as_json", "print_inventory", "print_prediction"]
 
@@ -17,7 +17,7 @@ def print_prediction(result: Any) -> int:
     columns = (
         TableColumn("", lambda row: row[0]),
         TableColumn("value", lambda row: format_quantity(row[1].value, row[1].unit), number=True),
-        TableColumn("90 % interval", lambda row: format_band(row[1]), number=True),
+        TableColumn("90 % interval", lambda row: format_interval(row[1]), number=True),
         TableColumn("", lambda row: result.definitions.get(row[0], " ")),
     )
     out.print(make_table(columns, result.estimates.items()))

@@ -9,9 +9,9 @@ from rich.markup import escape
 
 from archwright.api.training import TrainingProgress, TrainingSession
 from archwright.cli import show
-from archwright.cli.number_format import format_quantity, format_significant
 from archwright.cli.table_layout import TableColumn, make_table, print_fields
 from archwright.contract.lineage import TrainingRun
+from archwright.contract.number_format import format_duration, format_number, format_quantity
 
 # A terminal's line is rewritten often; a file gets few lines.
 TERMINAL_INTERVAL_S, FILE_INTERVAL_S = 0.25, 5.0
@@ -80,7 +80,7 @@ class ProgressLine:
         if progress.loss is not None:
             parts.append(f"loss {progress.loss:.4f}")
         if progress.units_per_s is not None:
-            parts.append(f"{format_significant(progress.units_per_s)} {self._unit}/s")
+            parts.append(f"{format_number(progress.units_per_s)} {self._unit}/s")
         if progress.left_s is not None and progress.step < progress.steps:
             parts.append(_format_time_left(progress.left_s))
         text = "  ".join(parts)
@@ -97,7 +97,7 @@ class ProgressLine:
 def _format_time_left(left_s: float) -> str:
     if left_s < 1:
         return "less than 1 s left"
-    return f"{left_s:.0f} s left" if left_s < 120 else f"{left_s / 60:.0f} min left"
+    return f"{format_duration(round(left_s))} left"
 
 
 RUN_COLUMNS = (
@@ -145,7 +145,7 @@ def _print_outcome(result: TrainingRun) -> int:
 def _describe_run(result: TrainingRun) -> dict[str, str]:
     """Return the lines to print by name; an empty line is not printed."""
     unit = "tokens" if result.task == "text-lora" else "rows"
-    speed = f"{format_significant(result.tokens_per_s)} {unit}/s" if result.tokens_per_s else ""
+    speed = f"{format_number(result.tokens_per_s)} {unit}/s" if result.tokens_per_s else ""
     loss = ""
     if result.loss_last is not None and result.loss_first is not None:
         loss = f"{result.loss_first:.4f} at first, {result.loss_last:.4f} at last"

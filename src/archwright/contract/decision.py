@@ -3,6 +3,7 @@
 from typing import Literal
 
 from archwright.contract.estimate import Estimate
+from archwright.contract.number_format import format_exact, format_money, format_number
 from archwright.contract.record import Record
 
 SectionId = Literal[
@@ -110,9 +111,9 @@ class ScoreEvidence(Record):
     def summary(self) -> str:
         """For example "knowledge (mmlu_pro) 0.62 (0.51 to 0.72), estimated from 20 scores"."""
         name = f"{self.axis.replace('-', ' ')} ({self.benchmark})" if self.axis else self.benchmark
-        band = f" ({self.low:.3g} to {self.high:.3g})" if self.low < self.high else ""
+        band = f" ({format_number(self.low)} to {format_number(self.high)})" if self.low < self.high else ""
         origin = f"estimated from {self.scores_used} scores" if self.estimated else "measured"
-        return f"{name} {self.value:.3g}{band}, {origin}"
+        return f"{name} {format_number(self.value)}{band}, {origin}"
 
 
 class ModelChoice(Record):
@@ -156,7 +157,7 @@ class BindingLimit(Record):
     def change(self) -> str:
         """Describe the change: "letters.tpot_p95_s 0.05 (relaxed to 0.1)"."""
         limit, relaxed = (
-            f"{one:,.10g}" if isinstance(one, float | int) else one for one in (self.limit, self.relaxed_to)
+            format_exact(one) if isinstance(one, float | int) else one for one in (self.limit, self.relaxed_to)
         )
         return f"{self.constraint} {limit} (relaxed to {relaxed})"
 
@@ -185,10 +186,13 @@ class PilotRun(Record):
     def summary(self) -> str:
         """A sentence: what was never measured, the run and its cost, and the widths of the band before and after."""
         place = f"{self.machine} at {self.provider}" if self.provider else f"the delivered {self.machine}"
+        before = format_number(self.band.factor)
+        after = format_number(self.band_after.factor)
+        hours = format_number(self.hours.value)
+        cost = format_money(self.cost.value, self.cost.unit)
         return (
-            f"no measurement of {self.subject}: step times within a factor of {self.band.factor:.2g}. A pilot of about "
-            f"{self.hours.value:.2g} h on {place} costs {self.cost.value:.2f} {self.cost.unit} and narrows it to about "
-            f"{self.band_after.factor:.2g}"
+            f"no measurement of {self.subject}: step times within a factor of {before}. A pilot of about {hours} h on "
+            f"{place} costs {cost} and narrows it to about {after}"
         )
 
 

@@ -12,6 +12,7 @@ from archwright.contract.engine_measurement import EngineReport
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Control, Prediction
 from archwright.contract.needs import Placement, Sensitivity, TokenLength, WorkloadKind
+from archwright.contract.number_format import format_number, format_quantity, format_share
 from archwright.contract.record import Record, replace
 from archwright.contract.stored_model import ModelForm
 
@@ -70,9 +71,10 @@ class Artefact(Record):
     @property
     def download_label(self) -> str:
         """The file before it is fetched, for example "Qwen3-8B Q4_K_M (about 5.0 GB, apache-2.0, from ORG/REPO)"."""
-        size, source = self.size_bytes / 1e9, self.repository or self.package
+        size = format_quantity(self.size_bytes, "B")
         licence = f"licence {self.licence or 'not known'}"
-        return f"{self.model} {self.quantisation} (about {size:.1f} GB, {licence}, from {source})"
+        source = self.repository or self.package
+        return f"{self.model} {self.quantisation} (about {size}, {licence}, from {source})"
 
 
 class Parallelism(Record):
@@ -237,6 +239,10 @@ class ConstraintViolation(Record):
     at_best: bool = False
 
 
+# A prediction is never certain.
+UNCERTAIN = 1e-9
+
+
 class LimitProbability(Record):
     """A limit that the needs state, and the `probability` that an option holds it; `certainty` is the required one.
 
@@ -258,10 +264,13 @@ class LimitProbability(Record):
         return self.probability >= self.certainty - 1e-9
 
     @property
+    def sign(self) -> str:
+        return ">=" if self.at_least else "<="
+
+    @property
     def chance(self) -> str:
-        """ "84%"; "over 99%" and "under 1%" at the ends, which are never certain."""
-        share = self.probability
-        return f"{share:.0%}" if 0.01 <= share <= 0.99 else "over 99%" if share > 0.5 else "under 1%"
+        """ "84 %"; "over 99 %" and "under 1 %" at the ends, which are never certain."""
+        return format_share(min(max(self.probability, UNCERTAIN), 1 - UNCERTAIN))
 
 
 # A limit that the needs state: its constraint, its value, and the certainty with which it must hold.
@@ -304,8 +313,8 @@ class StaffNeed(Record):
     def format_time(self, fte: float) -> str:
         """Format a part of the need: FTE, or below a quarter, which nobody hires, "12 hours a month"."""
         if fte >= PART_TIME_FTE or not self.needed.value:
-            return f"{fte:.2g} FTE"
-        return f"{fte * self.hours / self.needed.value:.0f} hours a month"
+            return f"{format_number(fte)} FTE"
+        return f"{format_number(fte * self.hours / self.needed.value)} hours a month"
 
 
 class PlatformServers(Record):

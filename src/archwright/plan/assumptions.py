@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from archwright.contract.needs import TEXT_KINDS, Needs, NeedsSource, Workload
+from archwright.contract.number_format import format_number
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import (
     DEFAULT_TIER,
@@ -14,7 +15,6 @@ from archwright.plan.capacity.candidates import WorkloadTask
 from archwright.plan.capacity.machine_count import RUN_START_H
 from archwright.plan.capacity.purchase_options import MAX_SPOT_MACHINES, SPOT_REDONE_SHARE
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, OFF_HOURS_SHARE, PEAK_SHARE, load_driver
-from archwright.plan.explain.formatting import format_number
 
 ON_PREMISES_PLACEMENTS = frozenset({"on-premises", "hybrid"})
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from archwright.contract.decision import SectionLine
+from archwright.contract.number_format import format_count, format_list, format_number, format_quantity
 from archwright.contract.plan import Option, Plan, Pool, Purchase
 from archwright.report import svg
 from archwright.report.document import FigureBlock
 from archwright.report.document_texts import ZoneText, read_texts
-from archwright.report.number_format import PLACEMENTS, format_count, format_list, format_measure, format_number
+from archwright.report.plan_texts import PLACEMENTS
 
 WIDTH, EDGE, GAP = 760.0, 2.0, 12.0
 INNER = WIDTH - 2 * EDGE
@@ -106,7 +107,7 @@ def _describe_store(line: SectionLine) -> tuple[str, ...]:
     """`121 GB in the last month`, `object storage in PLACE`."""
     if line.estimate is None:
         return (line.choice,)
-    return f"{format_measure(line.estimate.value, 'B')} in the last month", line.choice.rpartition(" on ")[2]
+    return f"{format_quantity(line.estimate.value, 'B')} in the last month", line.choice.rpartition(" on ")[2]
 
 
 def _is_store(section: str, topic: str) -> bool:

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 
+from archwright.contract import number_format as fmt
 from archwright.contract.decision import CostDriver, ModelChoice
 from archwright.contract.plan import Option, Plan
 from archwright.report import bill, charts
 from archwright.report import decision_chapters as decision
 from archwright.report import document as doc
-from archwright.report import number_format as fmt
 from archwright.report.delivery_chapters import (
     describe_machines,
     find_schedule,
@@ -15,6 +15,7 @@ from archwright.report.delivery_chapters import (
     list_decisions,
     list_steps,
 )
+from archwright.report.plan_texts import describe_placement
 from archwright.report.risk_register import RISK_COLUMNS, Risk, list_risks, name_limit, risk_rows
 
 CHOICE_NAMES = {
@@ -78,16 +79,16 @@ def _tiles(plan: Plan, option: Option) -> Iterable[doc.Tile]:
     ]
     for label, amount in amounts:
         if amount is not None:
-            band = fmt.format_compact_band(amount)
-            note = f"{fmt.format_percent(amount.level)} band {band}" if band else "exact"
-            yield doc.Tile(label, f"{currency} {fmt.format_compact(amount.value)}", note)
+            band = fmt.format_money_interval(amount)
+            note = f"{fmt.format_share(amount.level)} band {band}" if band else "exact"
+            yield doc.Tile(label, fmt.format_money(amount.value, currency), note)
         elif label.startswith("Total without") and (value := bill.total_without_staff(plan, option)) is not None:
-            yield doc.Tile(label, f"{currency} {fmt.format_compact(value)}", "computed from the lines")
+            yield doc.Tile(label, fmt.format_money(value, currency), "computed from the lines")
 
 
 def _summary_rows(plan: Plan, option: Option) -> Iterable[tuple[doc.Cell | str, doc.Cell | str]]:
     yield "What", decision.describe_choice(plan, option)
-    yield "Where", fmt.describe_placement(option)
+    yield "Where", describe_placement(option)
     models: dict[str, list[str]] = {}
     for workload, model in option.models.items():
         models.setdefault(model, []).append(workload)
@@ -134,12 +135,12 @@ def _alternative(plan: Plan, option: Option) -> doc.Callout:
 def _compare(plan: Plan, option: Option, other: Option) -> str:
     """`cloud-x costs EUR 4.2 k more and is cheaper in 41 % of the samples: a tie.`"""
     more = decision.find_extra_cost(option, other)
-    text = f"{other.name} costs {plan.currency} {fmt.format_compact(abs(more))} {'more' if more >= 0 else 'less'}"
+    text = f"{other.name} costs {fmt.format_money(abs(more), plan.currency)} {'more' if more >= 0 else 'less'}"
     rival = next((one for one in plan.decision.rivals if one.option == other.name), None)
     if rival is not None and rival.equal:
         return f"{other.name} costs the same in every sample."
     if rival is not None:
-        text += f" and is cheaper in {fmt.format_percent(rival.cheaper)} of the samples"
+        text += f" and is cheaper in {fmt.format_share(rival.cheaper)} of the samples"
         text += f": {rival.closeness}" if rival.tie else ""
     return f"{text}."
 
@@ -150,7 +151,7 @@ def _describe_condition(driver: CostDriver) -> str:
     side = "above" if at > estimate.value else "below"
     if driver.basis.startswith("load."):
         load = driver.basis.removeprefix("load.")
-        return f"if the load of {load} were {side} {fmt.format_percent(at / estimate.value)} of the planned load"
+        return f"if the load of {load} were {side} {fmt.format_share(at / estimate.value)} of the planned load"
     name, _, parts = driver.name.partition(": ")
     name, kind, (start, *rest) = name.partition(", ")[0], driver.basis.partition(".")[0], driver.basis.split(".")[1:]
     place = start.split(":")
@@ -161,7 +162,7 @@ def _describe_condition(driver: CostDriver) -> str:
     elif driver.basis.startswith(NODE_PRICE):
         parts = driver.basis.removeprefix(NODE_PRICE)
     what = f"{name[0].lower()}{name[1:]}" + (f" ({parts})" if parts else "")
-    limit, taken = (fmt.format_measure(value, estimate.unit) for value in (at, estimate.value))
+    limit, taken = (fmt.format_quantity(value, estimate.unit) for value in (at, estimate.value))
     return f"if the {what} were {side} {limit}; the plan takes {taken}"
 
 
@@ -191,7 +192,7 @@ def year_table(plan: Plan, option: Option) -> doc.TableBlock | None:
     body = []
     for label, one in rows:
         tone: doc.Tone = "strong" if label == "Total" else ""
-        amounts = (fmt.format_compact(getattr(one, name) or 0.0) for name in columns.values())
+        amounts = (fmt.format_money(getattr(one, name) or 0.0) for name in columns.values())
         body.append((doc.Cell(label, tone=tone), *(doc.Cell(amount, tone=tone) for amount in amounts)))
     shares = {"Year": 2.2} | dict.fromkeys(columns, 1.0)
     return doc.build_table(f"Money to approve, {plan.currency}", shares, body, numeric=range(1, len(shares)))
@@ -227,9 +228,9 @@ def _choice_table(plan: Plan, option: Option) -> doc.TableBlock | None:
 
 def _choice_row(choice: ModelChoice, chosen: str | None) -> Iterable[doc.Cell | str]:
     yield CHOICE_NAMES[choice.kind]
-    yield fmt.format_compact(choice.total_cost.value)
+    yield fmt.format_money(choice.total_cost.value)
     scores = list(choice.quality.values())
-    yield fmt.format_percent(sum(scores) / len(scores)) if scores else doc.Cell("unknown", tone="quiet")
+    yield fmt.format_share(sum(scores) / len(scores)) if scores else doc.Cell("unknown", tone="quiet")
     where = "" if choice.option == chosen else choice.option
     yield doc.build_cell(fmt.format_list(dict.fromkeys(choice.models.values()), most=3), where)
     yield "; ".join(choice.gives_up[:2]) or "nothing against the others"
@@ -248,13 +249,13 @@ def _choose_risks(plan: Plan, option: Option) -> list[Risk]:
 def _binding_limits(plan: Plan) -> Iterable[doc.Item]:
     for limit in plan.decision.binding[:MOST_LIMITS]:
         now, then = (_format_limit(limit.constraint, end) for end in (limit.limit, limit.relaxed_to))
-        text = f"{then} instead of {now} saves {plan.currency} {fmt.format_compact(limit.saves)} over the horizon"
+        text = f"{then} instead of {now} saves {fmt.format_money(limit.saves, plan.currency)} over the horizon"
         yield doc.Item(name_limit(limit.constraint), f"{text} ({limit.option}).")
 
 
 def _format_limit(constraint: str, end: float | str) -> str:
     if isinstance(end, str):
-        return f"{end}{fmt.SPACE}s" if constraint.endswith("_s") and end[-1:].isdigit() else end
+        return f"{end} s" if constraint.endswith("_s") and end[-1:].isdigit() else end
     if constraint.endswith(".availability") or ".quality." in constraint:
-        return fmt.format_measure(end, "share")
-    return fmt.format_measure(end, "s") if constraint.endswith("_s") else fmt.format_number(end)
+        return fmt.format_quantity(end, "share")
+    return fmt.format_quantity(end, "s") if constraint.endswith("_s") else fmt.format_number(end)

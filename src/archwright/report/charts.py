@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
+from archwright.contract import number_format as fmt
 from archwright.contract.decision import CostDriver
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Option, Plan
-from archwright.report import number_format as fmt
 from archwright.report import svg
 from archwright.report.bill import YearCost
 from archwright.report.document import FigureBlock
@@ -35,7 +35,7 @@ class RowChart(svg.SvgCanvas):
         marks = svg.axis_ticks(largest)
         scale = PLOT_WIDTH / marks[-1]
         for mark in marks:
-            self.draw_tick(LEFT + mark * scale, fmt.format_tick(mark))
+            self.draw_tick(LEFT + mark * scale, fmt.format_number(mark))
         return scale
 
     def draw_tick(self, x: float, text: str, stroke: str = svg.RULE) -> None:
@@ -86,13 +86,13 @@ def draw_option_costs(plan: Plan) -> FigureBlock | None:
             chart.draw_whisker(cost, scale, top + 14)
         chart.draw_label(option.name, top + 19, bold=is_chosen)
         verdict = ", chosen" if is_chosen else "" if option.feasible else ", not feasible"
-        text = svg.fit_text(fmt.format_compact(cost.value) + verdict, 13, RIGHT - 20)
+        text = svg.fit_text(fmt.format_money(cost.value) + verdict, 13, RIGHT - 20)
         chart.text((BESIDE_PLOT, top + 19), text, bold=is_chosen)
     rest = len(plan.options) - len(drawn)
     return chart.finish(
         "Cost of the options over the horizon",
         f"{plan.currency} over {plan.horizon_months} months; whisker: 90 % interval",
-        (f"{option.name}: {fmt.format_compact(cost.value)} {plan.currency}" for option, cost in drawn),
+        (f"{option.name}: {fmt.format_money(cost.value, plan.currency)}" for option, cost in drawn),
         f"{fmt.format_count(rest, 'more option')} in the table: more expensive, or without a price." if rest else "",
     )
 
@@ -114,8 +114,8 @@ def draw_years(plan: Plan, years: tuple[YearCost, ...]) -> FigureBlock | None:
         y = chart.find_row(row)
         chart.draw_label(f"Year {year.year}", y + 21)
         end = _draw_stacked_bar(chart, sums, y, scale)
-        chart.text((end + 10, y + 21), fmt.format_compact(year.total), bold=True)
-        split = ", ".join(f"{name} {fmt.format_compact(amount)}" for name, amount in sums.items() if amount)
+        chart.text((end + 10, y + 21), fmt.format_money(year.total), bold=True)
+        split = ", ".join(f"{name} {fmt.format_money(amount)}" for name, amount in sums.items() if amount)
         alts.append(f"year {year.year}: {split}")
     x, y = LEFT, chart.bottom + 42
     for name in (name for name in YEAR_COLOURS if any(one.get(name) and len(one) > 1 for one in parts)):
@@ -137,7 +137,7 @@ def _draw_stacked_bar(chart: RowChart, parts: dict[str, float], y: float, scale:
         if width <= 0:
             continue
         chart.rect((x, y + 5), (width, 20), YEAR_COLOURS[name], stroke=svg.PAPER)
-        text = fmt.format_compact(amount)
+        text = fmt.format_money(amount)
         if svg.text_width(text, 11) + 8 < width:
             fill = "#000" if YEAR_COLOURS[name] == svg.PALETTE[1] else "#fff"
             chart.text((x + width / 2, y + 19), text, size=11, fill=fill, anchor="middle")

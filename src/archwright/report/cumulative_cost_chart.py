@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable, Iterable
 
+from archwright.contract.number_format import format_list, format_money, format_number
 from archwright.contract.plan import Option, Plan
 from archwright.report import svg
 from archwright.report.charts import WIDTH, order_options
 from archwright.report.document import FigureBlock
-from archwright.report.number_format import format_compact, format_list, format_tick
 
 PointMapper = Callable[[float, float], tuple[float, float]]
 MOST_LINES = 5
@@ -42,7 +42,7 @@ def draw_cumulative_costs(plan: Plan) -> FigureBlock | None:
     shared = (format_list([option.name for option in line]) for line in lines if len(line) > 1)
     crossed += [f"{names} differ by less than 1 % and share one line." for names in shared]
     canvas.text((left, bottom + 44), f"month; {plan.currency} paid by the end of the month", size=12, fill=svg.QUIET)
-    alt = "; ".join(f"{o.name} ends at {format_compact(o.cumulative_cost[-1])} {plan.currency}" for o in drawn)
+    alt = "; ".join(f"{o.name} ends at {format_money(o.cumulative_cost[-1], plan.currency)}" for o in drawn)
     picture = canvas.render(bottom + 56)
     return FigureBlock("Cumulative payments by month", picture, "; ".join([alt, *crossed]), " ".join(crossed))
 
@@ -69,7 +69,7 @@ def _draw_grid(
     for mark in marks:
         _, y = at(0, mark)
         canvas.line((left, y), (right, y))
-        canvas.text((left - 10, y + 4), format_tick(mark), size=12, fill=svg.QUIET, anchor="end")
+        canvas.text((left - 10, y + 4), format_number(mark), size=12, fill=svg.QUIET, anchor="end")
     step = next(s for s in (1, 3, 6, 12, 24, 60, 120, 1200) if months / s <= 13)
     for month in range(0, months + 1, step):
         x, y = at(month, 0)

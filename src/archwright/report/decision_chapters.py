@@ -2,15 +2,16 @@
 
 from collections.abc import Iterable
 
+from archwright.contract import number_format as fmt
 from archwright.contract.decision import CostDriver, Rival
 from archwright.contract.needs import NeedsSource
 from archwright.contract.plan import Option, Plan
 from archwright.plan.decision.selection import FEASIBLE_PREFIX, build_infeasible_error
 from archwright.report import charts
 from archwright.report import document as doc
-from archwright.report import number_format as fmt
 from archwright.report.cumulative_cost_chart import draw_cumulative_costs
 from archwright.report.delivery_chapters import UPSTREAM
+from archwright.report.plan_texts import describe_miss, describe_placement
 from archwright.report.risk_register import name_limit
 
 # Notes that have a place of their own: the risk register and the options.
@@ -26,12 +27,12 @@ def describe_decision(plan: Plan, option: Option | None) -> str:
             return single if plan.options else "The plan contains no option."
         return f"None of the {len(plan.options)} options evaluated satisfies the needs."
     total = option.total_cost
-    text = f"Choose {option.name} ({fmt.describe_placement(option)})"
+    text = f"Choose {option.name} ({describe_placement(option)})"
     if total is None:
         return f"{text}; it has no price."
-    band = fmt.format_compact_band(total)
-    text += f": {plan.currency} {fmt.format_compact(total.value)} over {plan.horizon_label}"
-    text += f" ({fmt.format_percent(total.level)} band {band})." if band else "."
+    band = fmt.format_money_interval(total)
+    text += f": {fmt.format_money(total.value, plan.currency)} over {plan.horizon_label}"
+    text += f" ({fmt.format_share(total.level)} band {band})." if band else "."
     pays = describe_business_case(plan)
     return f"{text} {pays}" if "does not pay" in pays else text
 
@@ -41,9 +42,9 @@ def describe_business_case(plan: Plan) -> str:
     returns = plan.decision.returns
     if returns is None:
         return ""
-    net, odds = returns.net, f"in {fmt.format_percent(returns.pays)} of the samples"
-    worth = f"by the figures of the needs, the goals bring {plan.currency} {fmt.format_compact(returns.value)}"
-    difference = f"{plan.currency} {fmt.format_compact(abs(net.value))}"
+    net, odds = returns.net, f"in {fmt.format_share(returns.pays)} of the samples"
+    worth = f"by the figures of the needs, the goals bring {fmt.format_money(returns.value, plan.currency)}"
+    difference = f"{fmt.format_money(abs(net.value), plan.currency)}"
     if net.value < 0:
         return f"The case does not pay: {worth}, {difference} less than the cost; it pays {odds}."
     back = f", paid back in month {returns.payback_month}" if returns.payback_month else ""
@@ -71,8 +72,8 @@ def describe_choice(plan: Plan, option: Option) -> str:
     if first is None or first.total_cost is None:
         return f"{evaluated} It is the only one that satisfies the needs."
     more = first.total_cost.value - own.value
-    part = f" ({fmt.format_percent(abs(more) / own.value)})" if own.value > 0 else ""
-    amount = f"{plan.currency} {fmt.format_compact(abs(more))}{part}"
+    part = f" ({fmt.format_share(abs(more) / own.value)})" if own.value > 0 else ""
+    amount = f"{fmt.format_money(abs(more), plan.currency)}{part}"
     if more >= 0:
         return f"{evaluated} It is the cheapest; the next, {first.name}, costs {amount} more."
     return (
@@ -86,7 +87,7 @@ def explain_refusal(option: Option, cheaper: Option) -> str:
         return "The needs prefer the placement of this plan."
     if len(cheaper.doubts) <= len(option.doubts):
         return "The rules of the plan prefer this one."
-    doubts = (f"{name_limit(one.limit)} with {fmt.format_percent(one.probability)}" for one in cheaper.doubts)
+    doubts = (f"{name_limit(one.limit)} with {fmt.format_share(one.probability)}" for one in cheaper.doubts)
     return f"It holds {fmt.format_list(doubts, most=2)} only."
 
 
@@ -94,7 +95,7 @@ def _tie_callout(plan: Plan, option: Option) -> doc.Callout | None:
     names = "; ".join(
         f"{rival.option} costs the same in every sample"
         if rival.equal
-        else f"{rival.option} is cheaper with probability {fmt.format_percent(rival.cheaper)} ({rival.closeness})"
+        else f"{rival.option} is cheaper with probability {fmt.format_share(rival.cheaper)} ({rival.closeness})"
         for rival in plan.decision.rivals
         if rival.tie and rival.option != option.name
     )
@@ -104,11 +105,11 @@ def _tie_callout(plan: Plan, option: Option) -> doc.Callout | None:
 
 def describe_switch_point(driver: CostDriver) -> str:
     unit, at = driver.estimate.unit, driver.flips_at
-    now = f"taken as {fmt.format_with_band(driver.estimate)}"
+    now = f"taken as {fmt.format_estimate(driver.estimate)}"
     if driver.flips_to is None or at is None:
         return f"{now}; no value within a factor of ten changes the choice"
     where = "inside its interval" if driver.inside else "outside its interval"
-    return f"{now}; at {fmt.format_measure(at, unit)}, {where}, {driver.consequence}"
+    return f"{now}; at {fmt.format_quantity(at, unit)}, {where}, {driver.consequence}"
 
 
 def infeasibility_blocks(plan: Plan) -> Iterable[doc.Block]:
@@ -123,7 +124,7 @@ def infeasibility_blocks(plan: Plan) -> Iterable[doc.Block]:
     nearest = sorted(plan.options, key=distance)[:3]
     text = "Every option violates a hard limit of the needs. The nearest options violate these limits:"
     yield doc.Callout("Nothing feasible", text, "bad")
-    misses = (doc.Item(option.name, "; ".join(map(fmt.describe_miss, option.misses))) for option in nearest)
+    misses = (doc.Item(option.name, "; ".join(map(describe_miss, option.misses))) for option in nearest)
     relaxations = doc.build_items("Changes that make an option feasible", list_relaxations(plan))
     yield from doc.keep_blocks(doc.build_items("Nearest options", misses), relaxations)
 
@@ -168,7 +169,7 @@ def options_table(plan: Plan, most: int | None = None) -> doc.TableBlock:
 
 def _break_even_table(plan: Plan, option: Option) -> doc.TableBlock | None:
     rivals = [rival for rival in plan.decision.rivals if rival.option != option.name]
-    body = ((r.option, _describe_break_even(r), fmt.format_percent(r.cheaper)) for r in rivals)
+    body = ((r.option, _describe_break_even(r), fmt.format_share(r.cheaper)) for r in rivals)
     columns = {"Against": 3, "Break-even": 3, "Cheaper than the chosen option in": 2}
     note = "Share of the joint samples of all facts."
     return doc.build_table("Break-even between options", columns, body, numeric=(2,), note=note) if rivals else None
@@ -186,7 +187,7 @@ def _describe_break_even(rival: Rival) -> str:
 def _option_row(plan: Plan, option: Option, rival: Rival | None) -> Iterable[doc.Cell]:
     is_chosen = option.name == plan.chosen
     models = fmt.format_list(sorted(set(option.models.values())), most=3)
-    yield doc.build_cell(option.name, fmt.describe_placement(option), models, tone="strong" if is_chosen else "")
+    yield doc.build_cell(option.name, describe_placement(option), models, tone="strong" if is_chosen else "")
     for amount in (option.total_cost, option.cost_per_month, option.capex):
         yield doc.build_money_cell(amount)
     pareto = "on the Pareto front" if option.name in plan.decision.pareto else ""
@@ -195,12 +196,12 @@ def _option_row(plan: Plan, option: Option, rival: Rival | None) -> Iterable[doc
     elif option.feasible:
         cost = ""
         if rival is not None:
-            cost = f"cheaper than the chosen option with probability {fmt.format_percent(rival.cheaper)}"
+            cost = f"cheaper than the chosen option with probability {fmt.format_share(rival.cheaper)}"
             cost += f": {rival.closeness}" if rival.tie else ""
             cost = "costs the same as the chosen option" if rival.equal else cost
         yield doc.build_cell("feasible", pareto, cost)
     else:
-        yield doc.build_cell("not feasible", *map(fmt.describe_miss, option.misses), tone="bad")
+        yield doc.build_cell("not feasible", *map(describe_miss, option.misses), tone="bad")
 
 
 def uncertainty_chapter(plan: Plan) -> doc.Chapter:
@@ -209,8 +210,8 @@ def uncertainty_chapter(plan: Plan) -> doc.Chapter:
     body = (
         (
             doc.build_cell(d.name, d.basis),
-            fmt.format_with_band(d.estimate),
-            fmt.format_percent(d.share) if d.share else doc.Cell("rivals only", tone="quiet"),
+            fmt.format_estimate(d.estimate),
+            fmt.format_share(d.share) if d.share else doc.Cell("rivals only", tone="quiet"),
             _switch_point_cell(d),
         )
         for d in drivers
@@ -218,7 +219,7 @@ def uncertainty_chapter(plan: Plan) -> doc.Chapter:
     columns = {"Fact": 2.2, "Taken as": 2, "Of the variance": 1, "The choice changes": 2.6}
     table = doc.build_table("Facts with the largest effect on cost", columns, body, numeric=(2,)) if drivers else None
     shares = (
-        doc.Item(f"{name} confidence", f"{fmt.format_percent(share)} of the total depends on such facts")
+        doc.Item(f"{name} confidence", f"{fmt.format_share(share)} of the total depends on such facts")
         for name, share in sorted(plan.decision.confidence.items(), key=lambda pair: -pair[1])
         if share >= 0.005
     )
@@ -236,5 +237,5 @@ def _switch_point_cell(driver: CostDriver) -> doc.Cell:
         return doc.Cell("not within a factor of ten", tone="quiet")
     limit = f"at the budget's {driver.limit.replace('_', ' ')} limit" if driver.limit else ""
     inside = "inside its interval" if driver.inside else "outside its interval"
-    at = f"at {fmt.format_measure(driver.flips_at, driver.estimate.unit)}"
+    at = f"at {fmt.format_quantity(driver.flips_at, driver.estimate.unit)}"
     return doc.build_cell(at, ("to", driver.flips_to), limit, inside, tone="warn" if driver.inside else "")

@@ -5,13 +5,14 @@ from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
+from archwright.contract import number_format as fmt
 from archwright.contract.decision import Phase, Schedule
 from archwright.contract.evidence import Control
 from archwright.contract.plan import OWN_PLACEMENTS, Option, Plan, Purchase
 from archwright.report import document as doc
-from archwright.report import number_format as fmt
 from archwright.report.bill import build_bill, name_price
 from archwright.report.document_texts import TaskText, read_texts
+from archwright.report.plan_texts import PURCHASE_LABELS
 
 DAYS_PER_MONTH = 365.25 / 12
 # An event in the life of a machine in a note: "buy 3 in month 24".
@@ -90,7 +91,7 @@ def _decision_values(plan: Plan, option: Option | None) -> dict[str, str]:
     return {
         "option": option.name if option is not None else "",
         "provider": option.provider if option is not None else "",
-        "power": fmt.format_measure(power.high, "kW") if power is not None else "the needed amount",
+        "power": fmt.format_quantity(power.high, "kW") if power is not None else "the needed amount",
         "units": fmt.format_number(option.rack_units) if option is not None and option.rack_units else "the needed",
         "terms": fmt.format_list(describe_machines(committed)),
         "regulations": fmt.format_list(name.upper() for name in named),
@@ -102,7 +103,7 @@ def describe_machines(purchases: Iterable[Purchase]) -> list[str]:
     """`15 x 8x-mi300x (bought)`; machines that several pools share are counted once."""
     seen, counts = set[str](), dict[tuple[str, str], int]()
     for purchase in purchases:
-        key = (purchase.machine, fmt.PURCHASE_LABELS[purchase.kind])
+        key = (purchase.machine, PURCHASE_LABELS[purchase.kind])
         if purchase.pool not in seen or not purchase.shared_with:
             counts[key] = counts.get(key, 0) + purchase.peak
         seen.update(purchase.shared_with)
@@ -118,7 +119,7 @@ def _people(option: Option | None) -> Iterable[doc.Item]:
         more = f"; to find or to hire: {fmt.format_list(missing)}" if missing else ", from the present team"
         yield doc.Item(f"People: {fmt.format_list(named)}{more}.")
     elif lines := [line for line in option.cost_lines if line.category == "staff"]:
-        amounts = (f"{line.name}, {fmt.format_compact(line.amount.value)} per month" for line in lines)
+        amounts = (f"{line.name}, {fmt.format_money(line.amount.value)} per month" for line in lines)
         yield doc.Item(f"People: {'; '.join(amounts)}.")
 
 

@@ -10,10 +10,14 @@ from typing import Literal, NamedTuple
 
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis
+from archwright.contract.number_format import format_money, format_money_interval
 from archwright.contract.plan import Plan
 from archwright.report.fact_sources import FactSource
-from archwright.report.number_format import format_compact_band, format_money
 
+# The space between a number and its unit.
+UNIT_GAP = re.compile(
+    r"(?<=\d) (?=(?:%|M|bn|tn|ms|s|min|h|days|(?:[KMGTP]i|[kMGTP])?B(?:/s)?|[kMG]?bit/s|k?Wh?|[A-Z]{3})(?!\w))"
+)
 Tone = Literal["", "good", "warn", "bad", "quiet", "strong"]
 URL = re.compile(r"https?://[^\s<>\"'`|\\^{}]+[^\s<>\"'`|\\^{}.,;:!?)\]]")
 
@@ -143,8 +147,14 @@ class TextSpan(NamedTuple):
     url: str = ""
 
 
+def bind_units(text: str) -> str:
+    """Return `text` for a page, where a number and its unit stay on one line."""
+    return UNIT_GAP.sub("\u00a0", text)
+
+
 def split_links(text: str) -> tuple[TextSpan, ...]:
-    """Split `text` at the start and end of web addresses."""
+    """Split `text` for a page at the start and end of web addresses."""
+    text = bind_units(text)
     found, at = list[TextSpan](), 0
     for match in URL.finditer(text):
         if match.start() > at:
@@ -178,7 +188,7 @@ def build_cell(text: str, *notes: str | tuple[str, str], tone: Tone = "") -> Cel
 def build_money_cell(amount: Estimate | None, tone: Tone = "") -> Cell:
     if amount is None:
         return Cell("no price", tone="quiet")
-    return build_cell(format_money(amount.value), format_compact_band(amount), tone=tone)
+    return build_cell(format_money(amount.value), format_money_interval(amount), tone=tone)
 
 
 def build_items(title: str, texts: Iterable[Item | str]) -> Items | None:

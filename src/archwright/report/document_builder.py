@@ -9,7 +9,7 @@ from archwright.report import platform_chapters as platform
 from archwright.report.board import board_pages
 from archwright.report.document import Chapter, Document, DocumentPart, Item
 from archwright.report.fact_sources import collect_bases, collect_sources
-from archwright.report.number_format import clean_plan
+from archwright.report.plan_texts import clean_plan
 from archwright.report.procurement import bill_chapter, list_positions
 from archwright.report.risk_register import risk_register_chapter
 

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 
 from archwright.contract.evidence import Basis, Prediction
 from archwright.contract.metrics import METRIC_BY_QUANTITY
+from archwright.contract.number_format import format_count, format_interval, format_quantity, format_share
 from archwright.contract.plan import Plan
 from archwright.plan.explain import glossary
 from archwright.report import document as doc
 from archwright.report.fact_sources import FactSource
-from archwright.report.number_format import format_band, format_count, format_measure, format_percent
 
 
 def predictions_chapter(plan: Plan) -> doc.Chapter:
@@ -32,14 +32,14 @@ def predictions_chapter(plan: Plan) -> doc.Chapter:
 def _prediction_row(prediction: Prediction, basis: Basis | None) -> Iterable[doc.Cell]:
     estimate, query = prediction.estimate, prediction.query
     yield doc.build_cell(prediction.id, f"workload {prediction.workload}" if prediction.workload else "the platform")
-    yield doc.Cell(format_measure(estimate.value, estimate.unit))
-    yield doc.build_cell(format_band(estimate), f"{format_percent(estimate.level)} likely")
+    yield doc.Cell(format_quantity(estimate.value, estimate.unit))
+    yield doc.build_cell(format_interval(estimate), f"{format_share(estimate.level)} likely")
     if basis is None:
         yield doc.Cell("no basis in the plan", tone="quiet")
     else:
         yield doc.build_cell(basis.stratum, ("Basis", basis.id))
     phase = f" under the {query.phase} load" if query.phase else ""
-    measured = f"{query.statistic} of {query.metric} over {format_measure(query.window_s, 's')}{phase}"
+    measured = f"{query.statistic} of {query.metric} over {format_quantity(query.window_s, 's')}{phase}"
     yield doc.build_cell(measured, ("PromQL", query.promql() if query.metric in METRIC_BY_QUANTITY else ""))
 
 

@@ -3,15 +3,16 @@
 import math
 from collections.abc import Iterable
 
+from archwright.contract import number_format as fmt
 from archwright.contract.decision import Section, SectionId, SectionLine
 from archwright.contract.needs import TokenLength
 from archwright.contract.plan import Option, Plan, Pool
 from archwright.contract.record import replace
 from archwright.plan.explain.formatting import format_shares
 from archwright.report import document as doc
-from archwright.report import number_format as fmt
 from archwright.report.architecture_diagram import describe_machine, draw_architecture
 from archwright.report.delivery_chapters import TASK_SENTENCE, UNPRINTED_SECTIONS
+from archwright.report.plan_texts import PLACEMENTS, PURCHASE_LABELS
 
 # Lines that the chapter on architecture shows, by the start of their topic.
 IN_ARCHITECTURE: dict[str, tuple[str, ...]] = {
@@ -22,8 +23,6 @@ IN_ARCHITECTURE: dict[str, tuple[str, ...]] = {
 PLATFORM_SECTIONS: tuple[SectionId, ...] = ("network", "storage", "stack", "security", "scale", "monitoring")
 RACK_UNITS = 42
 DEFAULTS = "defaults of the engine"
-# A smaller mean number of machines is no figure for a reader.
-LEAST_MEAN = 0.1
 
 
 def architecture_chapter(plan: Plan, option: Option) -> doc.Chapter:
@@ -93,8 +92,8 @@ def _purchase_table(option: Option) -> doc.TableBlock:
         (
             f"{bought.pool}, with {', '.join(bought.shared_with)}" if bought.shared_with else bought.pool,
             bought.machine,
-            fmt.PURCHASE_LABELS[bought.kind],
-            fmt.format_number(bought.machines, 2) if bought.machines >= LEAST_MEAN else f"below {LEAST_MEAN:g}",
+            PURCHASE_LABELS[bought.kind],
+            fmt.format_number(bought.machines),
             fmt.format_exact(bought.peak),
         )
         for bought in option.purchases
@@ -110,7 +109,7 @@ def _facility_tiles(option: Option) -> Iterable[doc.Tile]:
     ):
         if estimate is not None:
             shown = replace(estimate, unit=estimate.unit.removesuffix("/month"))
-            yield doc.Tile(label, fmt.format_measure(shown.value, shown.unit), fmt.format_band(shown))
+            yield doc.Tile(label, fmt.format_quantity(shown.value, shown.unit), fmt.format_interval(shown))
     if option.rack_units is not None:
         racks = fmt.format_count(math.ceil(option.rack_units / RACK_UNITS), "rack")
         yield doc.Tile("Rack space", racks, f"{fmt.format_number(option.rack_units)} U, {RACK_UNITS} in a rack")
@@ -148,7 +147,7 @@ def _pool_table(option: Option) -> doc.TableBlock:
     for pool in option.pools:
         cell, price = doc.Cell("not rented", tone="quiet"), pool.price_usd_per_hour
         if price is not None:
-            cell = doc.build_cell(fmt.format_number(price.value), fmt.format_compact_band(price))
+            cell = doc.build_cell(fmt.format_number(price.value), fmt.format_money_interval(price))
         body.append((*_pool_row(pool), cell))
     return doc.build_table("Pools", columns | {"List price, USD per hour": 1.2}, body, numeric=(4,))
 
@@ -161,7 +160,7 @@ def _pool_row(pool: Pool) -> tuple[doc.Cell, ...]:
         at_once += f", {fmt.format_count(pool.context_tokens, 'token')} each"
     return (
         doc.build_cell(pool.name, ("for", ", ".join(pool.workloads)), ("share by year", format_shares(pool))),
-        doc.build_cell(pool.region, pool.provider, fmt.PLACEMENTS[pool.placement]),
+        doc.build_cell(pool.region, pool.provider, PLACEMENTS[pool.placement]),
         doc.build_cell(f"{fmt.format_count(pool.replicas, 'replica')} of {describe_machine(pool)}", ("split", split)),
         doc.build_cell(pool.model, ("format", pool.quantisation), at_once),
     )
@@ -224,7 +223,7 @@ def _section_row(line: SectionLine) -> tuple[doc.Cell, doc.Cell, doc.Cell]:
     figure, estimate = "", line.estimate
     if estimate is not None:
         # Bytes in decimal units, like the text beside them.
-        figure = fmt.format_with_band(replace(estimate, unit="B") if estimate.unit == "bytes" else estimate)
+        figure = fmt.format_estimate(replace(estimate, unit="B") if estimate.unit == "bytes" else estimate)
     why = TASK_SENTENCE.sub("", line.why).strip()
     beside = doc.build_cell(
         "",

@@ -4,13 +4,14 @@ import re
 from collections.abc import Iterable
 
 from archwright.catalog.catalog import Catalog
+from archwright.contract import number_format as fmt
 from archwright.contract.evidence import Basis
 from archwright.contract.plan import Option, Plan
 from archwright.report import document as doc
-from archwright.report import number_format as fmt
 from archwright.report.bill import LUMP_SUM, BillLine, build_bill, name_price
 from archwright.report.delivery_chapters import SMALL_SHARE, find_schedule, format_month
 from archwright.report.document_texts import read_texts
+from archwright.report.plan_texts import PURCHASE_LABELS
 
 NODE_PREFIX, OFFER_PREFIX = "price.node.", "price."
 ASKED_GROUPS = (
@@ -24,7 +25,6 @@ ASKED_GROUPS = (
 MOST_YEARS_SHOWN = 3
 # Requests and tokens in the formula of a price of tokens.
 TOKEN_LOAD = re.compile(r"([\d,.]+) requests x \(([\d,.]+) x .*?\+ ([\d,.]+) x")
-GIB, GBIT = 2.0**30, 1e9 / 8
 
 
 def bill_chapter(plan: Plan, option: Option) -> doc.Chapter:
@@ -46,7 +46,7 @@ def bill_chapter(plan: Plan, option: Option) -> doc.Chapter:
         for group, lines in groups.items()
     ]
     whole = sum(line.amount for lines in groups.values() for found in lines.values() for line in found)
-    total = doc.Paragraph(f"Sum of all lines: {plan.currency} {fmt.format_money(whole)}.", "strong")
+    total = doc.Paragraph(f"Sum of all lines: {fmt.format_money(whole, plan.currency)}.", "strong")
     lead = f"All amounts in {plan.currency} over {plan.horizon_label}; small figures are the low and high price. "
     lead += "The workbook has every line with formulas, and a request for quotation without prices."
     return doc.Chapter("bill", "Bill of materials", lead, (*tables, total))
@@ -90,7 +90,7 @@ def list_positions(plan: Plan, option: Option, catalog: Catalog) -> tuple[doc.Po
         if line.basis is None or not priced or (line.once and line.amount < least):
             continue
         delivery = format_month(plan, max(arrival, 12.0 * ((line.year or 1) - 1)))
-        term = fmt.PURCHASE_LABELS.get(line.item.rpartition(", ")[2], "bought" if line.once else "paid monthly")
+        term = PURCHASE_LABELS.get(line.item.rpartition(", ")[2], "bought" if line.once else "paid monthly")
         key = (line.basis.id, term, delivery)
         merged[key] = line, line.quantity + merged.get(key, (line, 0.0))[1]
     ordered = sorted(merged.items(), key=lambda entry: not entry[1][0].once)
@@ -115,13 +115,14 @@ def describe_specification(line: BillLine, catalog: Catalog) -> str:
         return "to be stated by the vendor"
     node = catalog.nodes.get(basis.id.removeprefix(NODE_PREFIX)) if basis.id.startswith(NODE_PREFIX) else None
     if node is not None:
-        parts = [f"{node.cores} processor cores, {node.ram_bytes / GIB:,.0f} GiB of memory"]
+        parts = [f"{node.cores} processor cores, {fmt.format_quantity(node.ram_bytes, 'bytes')} of memory"]
         device = catalog.accelerators.get(node.accelerator or "")
         if device is not None and node.accelerator_count:
-            memory = f"{device.memory_bytes / GIB:,.0f} GiB each" if device.memory_bytes else ""
+            memory = f"{fmt.format_quantity(device.memory_bytes, 'bytes')} each" if device.memory_bytes else ""
             parts.insert(0, f"{node.accelerator_count} x {device.id} {memory}".strip())
-        parts.append(f"network {node.network_bytes_per_s / GBIT:,.0f} Gbit/s")
-        parts.append(f"at most {node.power_w / 1000:.3g} kW and {node.rack_units:g} rack units")
+        parts.append(f"network {fmt.format_bit_rate(node.network_bytes_per_s)}")
+        power = f"{fmt.format_number(node.power_w / 1000)} kW"
+        parts.append(f"at most {power} and {fmt.format_number(node.rack_units)} rack units")
         return "; ".join(parts)
     offer = basis.id.removeprefix(OFFER_PREFIX)
     if basis.id.startswith(OFFER_PREFIX) and offer.count(":") >= 2:

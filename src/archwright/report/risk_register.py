@@ -3,16 +3,17 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from archwright.contract import number_format as fmt
 from archwright.contract.decision import CostDriver
 from archwright.contract.plan import LimitProbability, Option, Plan
 from archwright.report import document as doc
-from archwright.report import number_format as fmt
 from archwright.report.bill import build_bill, name_price
 from archwright.report.charts import name_drivers
 from archwright.report.document_texts import read_texts
 
 # A switching point inside a 90 % band: it is less likely than not.
-INSIDE, END = f"5 to 50{fmt.SPACE}%", f"5{fmt.SPACE}%"
+INSIDE = "5 to 50 %"
+END = "5 %"
 # A limit that is less probable is a risk.
 CERTAIN = 0.95
 # Order of a missed service level among the impacts on cost, as a share of the total.
@@ -60,12 +61,12 @@ def _assess_fact(plan: Plan, option: Option, driver: CostDriver, name: str) -> R
     impact = abs(proportional * (edge / estimate.value - 1)) if estimate.value else 0.0
     values = {
         "name": name,
-        "value": fmt.format_measure(estimate.value, estimate.unit),
-        "band": fmt.format_band(estimate),
-        "edge": fmt.format_measure(edge, estimate.unit),
+        "value": fmt.format_quantity(estimate.value, estimate.unit),
+        "band": fmt.format_interval(estimate),
+        "edge": fmt.format_quantity(edge, estimate.unit),
     }
     total = option.total_cost.value if option.total_cost is not None else 0.0
-    effect = f"{plan.currency} {fmt.format_compact(impact)}" + (f"; {driver.consequence}" if inside else "")
+    effect = f"{fmt.format_money(impact, plan.currency)}" + (f"; {driver.consequence}" if inside else "")
     weight = impact / abs(total) if total else 0.0
     return _fill_risk(driver.basis, values, INSIDE if inside else END, impact, effect, weight)
 
@@ -73,11 +74,11 @@ def _assess_fact(plan: Plan, option: Option, driver: CostDriver, name: str) -> R
 def _assess_limit(one: LimitProbability) -> Risk:
     values = {
         "name": name_limit(one.limit),
-        "limit": fmt.format_measure(one.stated, one.predicted.unit),
-        "chance": fmt.format_percent(one.probability),
-        "band": fmt.format_band(one.predicted),
+        "limit": fmt.format_quantity(one.stated, one.predicted.unit),
+        "chance": fmt.format_share(one.probability),
+        "band": fmt.format_interval(one.predicted),
     }
-    missed, weight = fmt.format_percent(1 - one.probability), LIMIT_WEIGHT * (1 - one.probability)
+    missed, weight = fmt.format_share(1 - one.probability), LIMIT_WEIGHT * (1 - one.probability)
     return _fill_risk(f"limit.{one.limit}", values, missed, None, "limit missed", weight)
 
 

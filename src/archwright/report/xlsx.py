@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from archwright.contract.estimate import Estimate
 from archwright.contract.metrics import METRIC_BY_QUANTITY
+from archwright.contract.number_format import format_duration
 from archwright.contract.plan import Option, Plan
 from archwright.errors import require_extra
 from archwright.report.bill import build_bill, sum_years
@@ -14,7 +15,7 @@ from archwright.report.charts import name_drivers, order_options
 from archwright.report.decision_chapters import describe_switch_point
 from archwright.report.delivery_chapters import list_tasks
 from archwright.report.document import Document
-from archwright.report.number_format import describe_miss
+from archwright.report.plan_texts import describe_miss
 from archwright.report.procurement import quotation_terms
 from archwright.report.risk_register import list_risks
 
@@ -365,7 +366,7 @@ def _write_predictions(book: WorkbookWriter, plan: Plan) -> None:
         estimate, query = prediction.estimate, prediction.query
         basis = known.get(estimate.basis)
         origin = (basis.stratum, basis.definition, basis.formula) if basis is not None else ("", "", "")
-        asked = f"{query.statistic} of {query.metric} over {query.window_s:g} s {query.phase}".strip()
+        asked = f"{query.statistic} of {query.metric} over {format_duration(query.window_s)} {query.phase}".strip()
         promql = query.promql() if query.metric in METRIC_BY_QUANTITY else ""
         figures = (*_estimate_cells(estimate), estimate.unit, estimate.level)
         rows.append((prediction.id, prediction.workload, *figures, *origin, asked, promql))

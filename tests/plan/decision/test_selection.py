@@ -57,12 +57,12 @@ def test_limits_that_hold_with_the_certainty_come_before_the_price_and_the_price
     name, changed = choose_option((hoped, held, dear), None)
     assert name == "b"
     assert changed[1].notes == (
-        "price of certainty: 89% for 2,000 EUR over the horizon. In a, w.ttft_p95_s <= 1 s holds with 50%, less than "
-        "the required 70%",
+        "price of certainty: 89 % for 2,000 EUR over the horizon. In a, w.ttft_p95_s <= 1 s holds with 50 %, less than "
+        "the required 70 %",
     )
     also = replace(hoped, name="d", total_cost=exact_estimate(2000, "EUR"))
     said = choose_option((also, hoped, held), None)[1][2].notes
-    assert said[0].startswith("price of certainty: 89% for") and said[1] == "cheaper and less certain too: d"
+    assert said[0].startswith("price of certainty: 89 % for") and said[1] == "cheaper and less certain too: d"
     assert choose_option((hoped,), None)[0] == "a", "where nothing else is feasible it is better than nothing"
     assert choose_option((hoped, held), "hosted-api")[0] == "a", "who prefers it knows"
     assert choose_option((replace(hoped, total_cost=exact_estimate(5000, "EUR")), held), None)[1][1].notes == ()

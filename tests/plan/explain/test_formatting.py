@@ -1,4 +1,4 @@
-"""Durations and bytes as people say them."""
+"""Switch points and loads in the terms of the needs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,7 @@ import pytest
 from archwright.contract.decision import CostDriver
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import RequestRate, Traffic, Workload
-from archwright.plan.explain.formatting import describe_load, describe_switch_point, format_duration
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(30.4, "30.4 s"), (90, "90 s"), (600, "10 min"), (8.05e4, "22.4 h"), (4 * 86400, "4 days"), (0, "0 s")],
-)
-def test_a_duration_has_the_unit_of_its_size(seconds: float, said: str) -> None:
-    assert format_duration(seconds) == said
+from archwright.plan.explain.formatting import describe_load, describe_switch_point
 
 
 def test_a_switch_point_has_the_unit_of_its_fact() -> None:
@@ -23,7 +15,7 @@ def test_a_switch_point_has_the_unit_of_its_fact() -> None:
     fact = CostDriver(
         basis="b", name="stored", estimate=stored, share=0.5, flips_to="x", flips_at=3.5 * 2.0**40, inside=True
     )
-    assert "is 3 TiB (1 .. 4); at 3.5 TiB, inside its interval" in describe_switch_point(fact)
+    assert "is 3 TiB (1 to 4); at 3.5 TiB, inside its interval" in describe_switch_point(fact)
 
 
 RATE = RequestRate(mean=0.2, peak=0.694)

@@ -19,7 +19,7 @@ from archwright.plan.capacity.candidates import MachineFinder, list_tasks
 from archwright.plan.options import purchase_rules as rules
 from archwright.plan.options.option_builder import BuiltOption
 from archwright.plan.planner import make_plan
-from archwright.report.number_format import describe_miss
+from archwright.report.plan_texts import describe_miss
 
 from ...planned import Planned
 from ..conftest import MACHINE, NOW

@@ -100,7 +100,7 @@ RACKS = of(HOME, own_fleet(HOME[0], CATALOG, "72x-gb200", ("letters",), 2))
         (RACKS, "Racks of 72x-gb200", "choice", ("liquid cooling, 2 of 132 kW",)),
         (SHARED, "Racks of 8x-h100", "choice", ("3 with air cooling",)),
         (BOTH, "Energy and carbon", "choice", ("kWh/month", "kg/month")),
-        (BOTH, "Energy and carbon", "why", ("FR 56 g/kWh (44.8 .. 70)",)),
+        (BOTH, "Energy and carbon", "why", ("FR 56 g/kWh (44.8 to 70)",)),
     ],
 )
 def test_a_line_says(case: Case, topic: str, field: str, texts: tuple[str, ...]) -> None:

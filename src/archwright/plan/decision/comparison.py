@@ -12,6 +12,7 @@ from archwright.catalog.tables.records import BAND
 from archwright.contract.decision import TIE_COST_SHARE, TIE_PROBABILITY, CostDriver, Decision, Rival
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
+from archwright.contract.number_format import format_number
 from archwright.contract.plan import BUDGET_LIMITS, Option
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import BudgetConverter, OptionDraft, is_capex, is_monthly
@@ -25,7 +26,6 @@ from archwright.plan.decision.selection import (
     rank_simplicity,
 )
 from archwright.plan.decision.sensitivity import AttributedAmount, BudgetCandidate, SwitchPoint, SwitchPointFinder
-from archwright.plan.explain.formatting import format_number
 
 if TYPE_CHECKING:
     from archwright.plan.accounting.monte_carlo import Worlds

@@ -15,12 +15,12 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.contract.decision import ModelChoice
 from archwright.contract.needs import Placement
+from archwright.contract.number_format import format_number
 from archwright.contract.plan import Option
 from archwright.plan.accounting.budget import BudgetConverter, OptionDraft
 from archwright.plan.capacity.candidates import WorkloadTask
 from archwright.plan.decision.selection import get_total_cost
 from archwright.plan.demand.model_quality import EQUAL_QUALITY, Evidence, ModelQuality, find_rater, to_share
-from archwright.plan.explain.formatting import format_number
 from archwright.plan.options.option_builder import BuiltOption
 
 EQUAL_COST, TENTH_MORE = 1.01, 1.1

@@ -13,11 +13,12 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from archwright.contract.needs import SLO, NeedsSource, Placement, Traffic
+from archwright.contract.number_format import format_number
 from archwright.contract.plan import BUDGET_LIMITS, ConstraintViolation, Option, Plan
 from archwright.contract.record import replace
 from archwright.errors import ErrorLocation, PlanError
 from archwright.plan.capacity.quotas import QUOTA_MISS
-from archwright.plan.explain.formatting import describe_limit, format_miss, format_number
+from archwright.plan.explain.formatting import describe_limit, format_miss
 from archwright.plan.violations import build_violation
 
 # Prices within this relative difference are equal: the same terms, summed in another order.

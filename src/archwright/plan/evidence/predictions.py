@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 from archwright.contract.estimate import Estimate, sum_estimates
 from archwright.contract.evidence import HIGHER_IS_BETTER, Prediction, Query, Statistic
 from archwright.contract.needs import TEXT_KINDS, Needs
+from archwright.contract.number_format import format_number
 from archwright.contract.plan import LimitProbability, LoadSpec
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import AT_RISK
@@ -28,7 +29,6 @@ from archwright.plan.capacity.availability import (
 from archwright.plan.capacity.served_load import BatchLoad, LocalLoad, NonTextLoad, PooledLoad, ServedLoad, predict_load
 from archwright.plan.capacity.service_levels import assess_latency
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, derive_batch_job, forecast_demand
-from archwright.plan.explain.formatting import format_number
 from archwright.plan.violations import Limits, list_misses
 from archwright.simulate.pool_simulation import PoolPrediction
 from archwright.simulate.queue_latency import QueueLatencyPrediction

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from archwright.contract.estimate import Estimate
+from archwright.contract.number_format import format_number
 from archwright.contract.plan import Option, Plan, Purchase
 from archwright.contract.record import Record
 from archwright.plan.explain.formatting import describe_engines, describe_limit
@@ -131,7 +132,7 @@ def _describe_purchases(option: Option | None) -> dict[str, str | None]:
     for purchase in option.purchases if option is not None else ():
         found.setdefault(purchase.pool, []).append(purchase)
     return {
-        pool: ", ".join(f"{one.machines:.3g} x {one.machine} {one.kind} (peak {one.peak})" for one in all_)
+        pool: ", ".join(f"{format_number(one.machines)} x {one.machine} {one.kind} (peak {one.peak})" for one in all_)
         for pool, all_ in found.items()
     }
 

@@ -8,6 +8,13 @@ from functools import partial
 from archwright.contract.decision import CostDriver, Section
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Control, Prediction
+from archwright.contract.number_format import (
+    format_duration,
+    format_estimate,
+    format_money,
+    format_number,
+    format_share,
+)
 from archwright.contract.plan import CostLine, Option, Plan, Pool, WorkloadPlan
 from archwright.errors import ErrorLocation, UsageError
 from archwright.plan.explain.formatting import (
@@ -19,9 +26,7 @@ from archwright.plan.explain.formatting import (
     describe_rival,
     describe_staff,
     describe_switch_point,
-    format_estimate,
     format_miss,
-    format_number,
     format_shares,
 )
 from archwright.plan.explain.glossary import CATEGORY_MEANINGS, TERM_MEANINGS
@@ -139,7 +144,7 @@ def _explain_category(plan: Plan, category: str, meaning: str) -> list[str]:
     option = plan.chosen_option
     lines = [line for line in (option.cost_lines if option is not None else ()) if line.category == category]
     whole = sum(line.total_over(plan.horizon_months) for line in lines)
-    amount = f"{format_number(whole)} {plan.currency} over {plan.horizon_label}" if lines else "none"
+    amount = f"{format_money(whole, plan.currency)} over {plan.horizon_label}" if lines else "none"
     return [f"{category}: {meaning}", f"  {amount} in {plan.chosen}", *_indent_lines(map(_format_cost_line, lines))]
 
 
@@ -174,7 +179,7 @@ def _list_choice_reasons(plan: Plan) -> Iterator[str]:
     yield from (describe_rival(rival) for rival in decision.rivals)
     yield from (describe_switch_point(driver) for driver in decision.drivers if driver.flips_at is not None)
     if decision.confidence:
-        shares = (f"{share:.1%} {name}" for name, share in decision.confidence.items())
+        shares = (f"{format_share(share)} {name}" for name, share in decision.confidence.items())
         yield f"share of the total by confidence of its facts: {', '.join(shares)}"
     if decision.returns is not None:
         yield describe_return(decision.returns)
@@ -185,7 +190,8 @@ def _list_model_choices(plan: Plan) -> Iterator[str]:
         if repeated:
             yield f"{choice.label}: the same plan as above"
             continue
-        models = ", ".join(f"{choice.models[name]} for {name} ({share:.2f})" for name, share in choice.quality.items())
+        qualities = choice.quality.items()
+        models = ", ".join(f"{choice.models[name]} for {name} ({format_number(share)})" for name, share in qualities)
         yield f"{choice.label}: {choice.option} with {models}, {format_estimate(choice.total_cost)}"
         yield from (f"  {sentence}" for sentence in choice.gives_up)
 
@@ -245,7 +251,7 @@ def _explain_cost_line(plan: Plan, option: Option, line: CostLine) -> list[str]:
 
 def _explain_driver(plan: Plan, driver: CostDriver) -> list[str]:
     lines = [f"driver {driver.basis}: {driver.name}, {format_estimate(driver.estimate)}"]
-    lines.append(f"  causes {driver.share:.0%} of the variance of the cost of {plan.chosen}")
+    lines.append(f"  causes {format_share(driver.share)} of the variance of the cost of {plan.chosen}")
     flip = (
         describe_switch_point(driver)
         if driver.flips_at is not None
@@ -293,12 +299,13 @@ def _explain_workload(plan: Plan, workload: WorkloadPlan) -> list[str]:
     for load in plan.loads:
         if load.workload == workload.name:
             at_once = f"{load.concurrency} concurrent requests in the closed loop"
-            lines.append(f"  load: {load.requests_per_second:g} requests/s at the peak, {at_once}")
+            lines.append(f"  load: {format_number(load.requests_per_second)} requests/s at the peak, {at_once}")
     for score in workload.evidence:
         lines.append(f"  {score.summary}; {score.source} {score.as_of}".rstrip("; "))
     if (waits := workload.waits) is not None:
-        lines.append(f"  at the gateway: refused if it would wait longer than {waits.wait_s:g} s for a slot")
-        lines.append(f"    overflows to another pool after {waits.overflow_s:g} s, if the plan has one")
+        longest = format_duration(waits.wait_s)
+        lines.append(f"  at the gateway: refused if it would wait longer than {longest} for a slot")
+        lines.append(f"    overflows to another pool after {format_duration(waits.overflow_s)}, if the plan has one")
         lines.append(f"    why: {waits.source}")
     if option is not None:
         names = {workload.name, *workload.pools}
@@ -322,10 +329,11 @@ def _mentions_name(text: str, name: str) -> bool:
 
 
 def _explain_prediction(plan: Plan, prediction: Prediction) -> list[str]:
-    lines = [f"{prediction.id}: {format_estimate(prediction.estimate)} at {prediction.estimate.level:.0%}"]
+    lines = [f"{prediction.id}: {format_estimate(prediction.estimate)} at {format_share(prediction.estimate.level)}"]
     lines += _explain_named_basis(plan, prediction.estimate.basis)
     query = prediction.query
-    lines.append(f"  measured by: {query.statistic} of {query.metric} over {query.window_s:g} s {query.phase}".rstrip())
+    window = format_duration(query.window_s)
+    lines.append(f"  measured by: {query.statistic} of {query.metric} over {window} {query.phase}".rstrip())
     return lines
 
 

@@ -23,6 +23,7 @@ from archwright.catalog.tables.records import ModelSpec
 from archwright.catalog.tables.serverless_prices import ServerlessPrice, read_serverless_prices
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import SLO, TEXT_KINDS
+from archwright.contract.number_format import format_duration
 from archwright.contract.plan import LimitProbability, assess_limit
 from archwright.plan.accounting.budget import USD, OptionDraft
 from archwright.plan.accounting.cash_flow import CashFlow
@@ -34,7 +35,6 @@ from archwright.plan.capacity.purchase_options import PurchaseTranche
 from archwright.plan.capacity.service_levels import CheckedLevel, assess_cold_latency, check_unverified_availability
 from archwright.plan.demand import data_residency as residency
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, SECONDS_PER_HOUR, Demand, load_driver
-from archwright.plan.explain.formatting import format_duration
 from archwright.plan.options.cloud_instances import InstanceChoice
 from archwright.plan.options.edge_sites import make_sites_miss
 from archwright.plan.options.on_premises import PlanningContext

@@ -6,9 +6,9 @@ from archwright.contract.decision import Section, SectionLine
 from archwright.contract.evidence import escape_label_value
 from archwright.contract.metrics import FAILED_STATUSES, LIMITED_STATUS, METRIC_BY_QUANTITY
 from archwright.contract.needs import TEXT_KINDS, Workload
+from archwright.contract.number_format import format_duration
 from archwright.contract.plan import Pool
 from archwright.plan.accounting.fleet import ChosenOption
-from archwright.plan.explain.formatting import format_duration
 from archwright.plan.sections.guidance import fill_line, list_existing_tools, select_guidance, write_proof
 from archwright.plan.sections.plan_traits import derive_traits
 

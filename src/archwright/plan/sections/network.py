@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from archwright.contract.decision import Section, SectionLine
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.needs import TEXT_KINDS
+from archwright.contract.number_format import format_bit_rate
 from archwright.plan.accounting.fleet import ChosenOption, MachineFleet
 from archwright.plan.cost.data_placement import OptionContext, build_chosen_context
 from archwright.plan.cost.facility_costs import (
@@ -15,7 +16,6 @@ from archwright.plan.cost.facility_costs import (
 )
 from archwright.plan.cost.storage_and_egress import apply_part_bands, list_egress_flows, list_stored_items
 from archwright.plan.demand.forecast import compute_monthly_growth
-from archwright.plan.explain.formatting import format_bit_rate
 from archwright.plan.sections.guidance import fill_line, write_proof
 from archwright.plan.sections.power import list_power_lines
 from archwright.sizing.infrastructure import network, storage

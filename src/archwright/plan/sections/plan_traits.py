@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from archwright.contract.needs import PRIVATE_SENSITIVITIES, SERVING_KINDS, TEXT_KINDS, TRAINING_KINDS, Needs, Workload
+from archwright.contract.number_format import format_estimate, format_number
 from archwright.contract.plan import Option
 from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.accounting.provenance import PlanProvenance
@@ -10,7 +11,6 @@ from archwright.plan.cost.data_placement import build_chosen_context
 from archwright.plan.cost.facility_costs import list_training_fabrics
 from archwright.plan.demand.specialist_models import name_reranker
 from archwright.plan.evidence.controls import list_controls, list_residency_places
-from archwright.plan.explain.formatting import format_estimate, format_number
 
 LARGE_ORGANISATION, SMALL_ORGANISATION = 1000, 50
 OWN_PURCHASES = frozenset({"bought", "owned"})

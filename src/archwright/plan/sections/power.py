@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.contract.decision import SectionLine
+from archwright.contract.number_format import format_estimate, format_number
 from archwright.plan.cost.data_placement import OptionContext
 from archwright.plan.cost.facility_costs import (
     SitePowerDraw,
@@ -16,7 +17,6 @@ from archwright.plan.cost.facility_costs import (
 )
 from archwright.plan.cost.operating_costs import estimate_energy_and_carbon, get_grid_intensity
 from archwright.plan.cost.storage_and_egress import StoredItems
-from archwright.plan.explain.formatting import format_estimate, format_number
 from archwright.plan.sections.guidance import fill_line
 
 RACK_UNITS = 42

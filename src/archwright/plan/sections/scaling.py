@@ -7,12 +7,13 @@ from typing import NamedTuple
 from archwright.contract.decision import Section, SectionLine
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.needs import Workload
+from archwright.contract.number_format import format_estimate, format_number
 from archwright.contract.plan import Option, Purchase
 from archwright.plan.accounting.fleet import ChosenOption, MachineFleet
 from archwright.plan.capacity.availability import compute_availability, count_spares
 from archwright.plan.cost.data_placement import REFRESH_SUFFIX
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, compute_monthly_growth
-from archwright.plan.explain.formatting import describe_engines, format_estimate, format_number
+from archwright.plan.explain.formatting import describe_engines
 from archwright.plan.sections.guidance import fill_line, select_guidance, write_proof
 from archwright.plan.sections.plan_traits import serves_requests
 

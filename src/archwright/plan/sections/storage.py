@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from archwright.contract.decision import Section, SectionLine
 from archwright.contract.estimate import exact_estimate
+from archwright.contract.number_format import format_estimate, format_number
 from archwright.contract.plan import OWN_PLACEMENTS
 from archwright.contract.record import as_dict, replace
 from archwright.plan.accounting.fleet import ChosenOption
@@ -16,7 +17,6 @@ from archwright.plan.cost.storage_and_egress import (
     choose_index_form,
     list_stored_items,
 )
-from archwright.plan.explain.formatting import format_estimate, format_number
 from archwright.plan.sections.guidance import fill_line, read_line_templates, write_proof
 from archwright.sizing.infrastructure import storage
 from archwright.sizing.infrastructure.storage import StoredData
