@@ -113,7 +113,7 @@ def test_predictions_with_the_same_cause_share_a_line(null_plan: Plan, cli: Comm
         found[prediction.id] = replace(made, contention=measured)
     result = reconcile_plan(plan, found)
     text = " ".join(cli.printed(show.print_reconciliation, result).split())
-    figures = "other programs 83% (plan: 2%), hypervisor 1% (plan: 0%), frequency 2.95 GHz (plan: 3.00 GHz)"
+    figures = "other programs 83 % (plan: 2 %), hypervisor 1 % (plan: 0 %), frequency 2.95 GHz (plan: 3 GHz)"
     assert f"contention during the bench: {figures}" in text
     names = "assistant.ttft_s.p50, assistant.tpot_s.p50, assistant.tokens_per_s.rate"
     assert f"not judged: {names}: other programs used 83% of the processor during the bench" in text

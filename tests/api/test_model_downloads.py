@@ -44,7 +44,7 @@ def hold_small_model(home: Home) -> None:
 
 def test_an_empty_home_is_told_what_to_fetch_and_stays_empty(home: Home, cli: CommandLine) -> None:
     error = error_of("AW-GET-12", api.up)
-    assert f"{MODEL} Q8_0 (about 0.1 GB, licence apache-2.0, from bartowski/{MODEL}-GGUF)" in error.message
+    assert f"{MODEL} Q8_0 (about 143 MB, licence apache-2.0, from bartowski/{MODEL}-GGUF)" in error.message
     for command in ("archwright up --download", f"archwright models fetch {MODEL}"):
         assert command in (error.hint or "")
     Path("needs.yaml").write_text((home.folder("run") / "needs.yaml").read_text())

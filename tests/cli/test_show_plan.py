@@ -105,7 +105,9 @@ def test_staff_and_the_limits_that_cost_most_stand_beside_the_money(decided: Pla
     assert "staff: 10 hours a month, 4 of them from the team, 6 beyond it" in cli.printed(
         show_plan.print_plan, replace(decided, options=small)
     )
-    assert "staff: 0.5 FTE (71.5 hours a month), 0.3 of them from the team, 0.2 beyond it; without it 16,800 EUR" in text
+    assert (
+        "staff: 0.5 FTE (71.5 hours a month), 0.3 of them from the team, 0.2 beyond it; without it 16,800 EUR" in text
+    )
     assert "binding limit: assistant.ttft_p95_s 0.2 (relaxed to 0.9) costs 3,000 EUR over the horizon" in text
     assert text.count("binding limit:") == 3 and "and 2 more: archwright explain" in text
 

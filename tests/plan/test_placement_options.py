@@ -379,7 +379,7 @@ def test_two_central_sites_share_a_workload(plan_of: Make) -> None:
     assert pools["letters-munich"].region == "DE munich" and pools["letters-munich"].model == pools["letters"].model
     bought = {one.pool: one for one in option.purchases}
     assert bought["letters"].peak >= 2 and bought["letters-munich"].peak >= 2, "each with a spare"
-    assert any("letters: 50% at the main site, 50% at munich" in note for note in option.notes)
+    assert any("letters: 50 % at the main site, 50 % at munich" in note for note in option.notes)
     names = [line.name for line in option.cost_lines]
     assert sum("further region or site" in name and name.endswith("DE munich") for name in names) == 2
     assert any(name.startswith("electricity of") and name.endswith("DE munich") for name in names)

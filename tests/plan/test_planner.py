@@ -219,7 +219,7 @@ def test_the_manufacturer_stays_in_the_eea(plan_of: Make, catalog: Catalog) -> N
         for region in option.regions:
             known = catalog.region(option.provider, region)
             assert catalog.is_inside(known.country if known is not None else region, "EEA")
-    assert any("one region serves all" in text and "US 30%" in text for text in plan.not_sized)
+    assert any("one region serves all" in text and "US 30 %" in text for text in plan.not_sized)
 
 
 def test_plants_have_machines_of_their_own(plan_of: Make) -> None:

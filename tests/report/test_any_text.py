@@ -17,7 +17,7 @@ from archwright.report.xlsx import render_xlsx
 from ..drawing import draw
 from .full_plan import BOARD, HYBRID
 from .test_html import Page
-from .test_xlsx import Workbook
+from .workbook_reader import Workbook
 
 SHARP = st.sampled_from(
     ["<", ">", "&", '"', "'", "#", "$", "@", "=", "\\", "`", "{{", "{%", "[", "]", "</", "\n", "\x00"]

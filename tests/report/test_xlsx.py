@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
-import xml.etree.ElementTree as ElementTree
-import zipfile
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -18,37 +15,7 @@ from archwright.report.document_builder import build_document
 from archwright.report.xlsx import column_letters, render_xlsx
 
 from .full_plan import BOARD, HYBRID, MONTHS, OPTIONS
-
-NS = {"m": "http://schemas.openxmlformats.org/spreadsheetml/2006/main"}
-
-
-class Cell(NamedTuple):
-    text: str
-    formula: str | None
-    number: float | None
-
-
-class Workbook:
-    """Sheets by name, cells by place."""
-
-    def __init__(self, data: bytes) -> None:
-        self._zip = zipfile.ZipFile(io.BytesIO(data))
-        shared = ElementTree.fromstring(self._zip.read("xl/sharedStrings.xml"))
-        self._shared = ["".join(t.text or "" for t in si.iter(f"{{{NS['m']}}}t")) for si in shared]
-        book = ElementTree.fromstring(self._zip.read("xl/workbook.xml"))
-        self.names = [sheet.get("name", "") for sheet in book.iterfind("m:sheets/m:sheet", NS)]
-        self.core = self._zip.read("docProps/core.xml").decode()
-
-    def cells(self, name: str) -> dict[str, Cell]:
-        number = self.names.index(name) + 1
-        root = ElementTree.fromstring(self._zip.read(f"xl/worksheets/sheet{number}.xml"))
-        return {cell.get("r", ""): self._cell(cell) for cell in root.iter(f"{{{NS['m']}}}c")}
-
-    def _cell(self, cell: ElementTree.Element) -> Cell:
-        value, formula = cell.findtext("m:v", None, NS), cell.findtext("m:f", None, NS)
-        if cell.get("t") == "s":
-            return Cell(self._shared[int(value or 0)], formula, None)
-        return Cell("", formula, None if value is None else float(value))
+from .workbook_reader import Cell, Workbook
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,10 @@ The exit status of `doctor` is for monitoring: 0 for none, 1 for warnings, 2 for
 from collections.abc import Sequence
 
 from archwright.cli import show
-from archwright.cli.number_format import format_quantity
 from archwright.cli.show import make_console, print_table, print_text
 from archwright.cli.table_layout import print_fields
 from archwright.contract.diagnosis import DoctorCheck, HomePart, HomeReport
+from archwright.contract.number_format import format_quantity
 from archwright.contract.record import Record
 
 WORDS = {"ok": "ok  ", "unknown": "?   ", "warning": "WARN", "failure": "FAIL"}

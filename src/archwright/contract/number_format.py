@@ -137,6 +137,11 @@ def format_exact(number: float) -> str:
     return f"{number:,.0f}" if number == round(number) else f"{number:,.10g}"
 
 
+def format_ends(low: float, typical: float, high: float) -> str:
+    """`2 .. 3.5 .. 5`: the three numbers of a row of facts, with all digits."""
+    return " .. ".join(map(format_exact, (low, typical, high)))
+
+
 def format_count(count: float, noun: str, plural: str = "") -> str:
     """`1 option`, `12 options`."""
     if count == 1:

@@ -71,10 +71,8 @@ class Artefact(Record):
     @property
     def download_label(self) -> str:
         """The file before it is fetched, for example "Qwen3-8B Q4_K_M (about 5.0 GB, apache-2.0, from ORG/REPO)"."""
-        size = format_quantity(self.size_bytes, "B")
-        licence = f"licence {self.licence or 'not known'}"
-        source = self.repository or self.package
-        return f"{self.model} {self.quantisation} (about {size}, {licence}, from {source})"
+        size, licence = format_quantity(self.size_bytes, "B"), f"licence {self.licence or 'not known'}"
+        return f"{self.model} {self.quantisation} (about {size}, {licence}, from {self.repository or self.package})"
 
 
 class Parallelism(Record):
@@ -239,10 +237,6 @@ class ConstraintViolation(Record):
     at_best: bool = False
 
 
-# A prediction is never certain.
-UNCERTAIN = 1e-9
-
-
 class LimitProbability(Record):
     """A limit that the needs state, and the `probability` that an option holds it; `certainty` is the required one.
 
@@ -270,7 +264,7 @@ class LimitProbability(Record):
     @property
     def chance(self) -> str:
         """ "84 %"; "over 99 %" and "under 1 %" at the ends, which are never certain."""
-        return format_share(min(max(self.probability, UNCERTAIN), 1 - UNCERTAIN))
+        return format_share(min(max(self.probability, 1e-9), 1 - 1e-9))
 
 
 # A limit that the needs state: its constraint, its value, and the certainty with which it must hold.

@@ -3,7 +3,13 @@
 from collections.abc import Iterable
 
 from archwright.contract.needs import TEXT_KINDS, Needs, NeedsSource, Workload
-from archwright.contract.number_format import format_number
+from archwright.contract.number_format import (
+    format_exact,
+    format_interval,
+    format_number,
+    format_quantity,
+    format_share,
+)
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import (
     DEFAULT_TIER,
@@ -35,7 +41,7 @@ def record_default_assumptions(needs: Needs, ledger: PlanProvenance) -> None:
         ledger.add_assumptions("budget.per_month: no limit")
     if needs.budget.capex == 0:
         ledger.add_assumptions("budget.capex: 0, nothing may be purchased")
-    ledger.add_assumptions(f"a month has {HOURS_PER_MONTH:g} hours")
+    ledger.add_assumptions(f"a month has {format_exact(HOURS_PER_MONTH)} hours")
 
 
 def record_derived_loads(source: NeedsSource, ledger: PlanProvenance) -> None:
@@ -58,7 +64,7 @@ def record_derived_loads(source: NeedsSource, ledger: PlanProvenance) -> None:
             facts=tuple(one.reason for one in load.values),
         )
         ledger.add_assumptions(
-            f"{load.workload}: the load may be {load.band.low:.2g} to {load.band.high:.2g} times the planned load. "
+            f"{load.workload}: the load may be {format_interval(load.band)} times the planned load. "
             "Costs by the token or by the second follow it. The number of machines follows the planned load only: plan "
             "again with other users or documents."
         )
@@ -72,7 +78,7 @@ def _list_workload_defaults(workload: Workload) -> Iterable[str]:
         if traffic.hours_per_day == 24:
             yield f"{name}: traffic.hours_per_day 24, the mean load applies day and night"
         else:
-            yield f"{name}: outside traffic.hours_per_day the load is {OFF_HOURS_SHARE:.0%} of the mean"
+            yield f"{name}: outside traffic.hours_per_day the load is {format_share(OFF_HOURS_SHARE)} of the mean"
     if not workload.data:
         yield f"{name}: data none, so no residency applies"
     if workload.kind in TEXT_KINDS:
@@ -108,8 +114,8 @@ def record_rule_assumptions(needs: Needs, tasks: tuple[WorkloadTask, ...], ledge
     if needs.placement.spot:
         ledger.add_assumptions(
             f"interruptible machines run batch jobs only, at most {MAX_SPOT_MACHINES} machines at once, because an "
-            f"interruption of one stops all. Interruptions repeat {SPOT_REDONE_SHARE:.0%} of a job's hours. A steady "
-            "load never depends on interruptible machines."
+            f"interruption of one stops all. Interruptions repeat {format_share(SPOT_REDONE_SHARE)} of a job's hours. "
+            "A steady load never depends on interruptible machines."
         )
     if allow & ON_PREMISES_PLACEMENTS:
         if steady and (needs.placement.site is None or needs.placement.site.tier is None):
@@ -138,29 +144,32 @@ def _list_unrated_models(steady: list[WorkloadTask]) -> Iterable[str]:
 
 def _list_steady_rules(steady: list[WorkloadTask]) -> Iterable[str]:
     yield (
-        f"machines follow three load levels per day: the peak for {PEAK_SHARE:.1%} of the open hours, the mean in the "
-        "others, the off-hours load outside. At least one machine always runs."
+        f"machines follow three load levels per day: the peak for {format_quantity(PEAK_SHARE, 'share')} of the open "
+        "hours, the mean in the others, the off-hours load outside. At least one machine always runs."
     )
     for task in steady:
         if task.demand is not None and task.demand.pauses:
             yield f"{task.name}: machines run until the deadline of each refresh, then stop"
     yield (
-        f"each machine is available {MACHINE_AVAILABILITY:.1%} of the time ({MACHINE_AVAILABILITY_LOW:.0%} at the low "
-        "end); machine failures are independent; a site outage affects all machines. Spares keep machine failures "
+        f"each machine is available {format_quantity(MACHINE_AVAILABILITY, 'share')} of the time "
+        f"({format_share(MACHINE_AVAILABILITY_LOW)} at the low end); machine failures are independent; a "
+        "site outage affects all machines. Spares keep machine failures "
         "within half of the allowed downtime. If users and machines share a site, its outages are not counted."
     )
     for task in steady:
         if (task.workload.slo.availability or 0.0) > SPARE_REQUIRED_ABOVE:
-            yield f"{task.name}: availability above {SPARE_REQUIRED_ABOVE:.0%} requires at least one spare machine"
+            threshold = format_share(SPARE_REQUIRED_ABOVE)
+            yield f"{task.name}: availability above {threshold} requires at least one spare machine"
 
 
 def _list_job_rules(tasks: tuple[WorkloadTask, ...]) -> Iterable[str]:
-    yield f"each run of a job pays {RUN_START_H * 60:.0f} minutes of start-up for machines and data"
+    yield f"each run of a job pays {format_number(RUN_START_H * 60)} minutes of start-up for machines and data"
     for task in tasks:
         job, workload = task.job, task.workload
         stated = workload.deadline_h or (workload.traffic.deadline_h if workload.traffic is not None else None)
         if job is not None and stated is None:
-            yield f"{task.name}: deadline_h {job.deadline_h:.0f}, a quarter of the time until the next run or 90 days"
+            deadline_h = format_number(job.deadline_h)
+            yield f"{task.name}: deadline_h {deadline_h}, a quarter of the time until the next run or 90 days"
 
 
 NOT_SIZED = "not sized yet"
@@ -176,7 +185,7 @@ def list_unsized(needs: Needs, tasks: tuple[WorkloadTask, ...], ledger: PlanProv
     for workload in needs.workloads:
         apart = any(task.place is not None for task in tasks if task.workload.name == workload.name)
         if workload.regions and not apart:
-            places = ", ".join(f"{place} {share:.0%}" for place, share in workload.regions.items())
+            places = ", ".join(f"{place} {format_share(share)}" for place, share in workload.regions.items())
             ledger.add_not_sized(
                 f"workload {workload.name}: one region serves all of its traffic ({places}). Its latencies count from "
                 "the gateway; network round trips (about 0.1 to 0.3 s between continents) come on top."

@@ -143,7 +143,7 @@ def test_the_value_today_is_as_uncertain_as_what_it_is_made_of(catalog: Catalog)
 
     def band(*drivers: str) -> float:
         note = notes_of(world(catalog, needs(), FACTS, draft("x", rent(100, *drivers))))[-1]
-        low, _, high = note.rpartition("(")[2].partition(" .. ")
+        low, _, high = note.rpartition("(")[2].partition(" to ")
         return float(high.strip(")").replace(",", "")) - float(low.replace(",", ""))
 
     assert band("a") > 10 * band()

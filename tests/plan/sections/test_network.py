@@ -8,6 +8,7 @@ import pytest
 
 from archwright.contract.decision import SectionLine
 from archwright.contract.needs import Site, Traffic, Workload
+from archwright.contract.number_format import format_share
 from archwright.contract.record import replace
 from archwright.plan.accounting.fleet import ChosenOption, Location, MachineFleet
 from archwright.plan.accounting.provenance import PlanProvenance
@@ -90,7 +91,7 @@ RACKS = of(HOME, own_fleet(HOME[0], CATALOG, "72x-gb200", ("letters",), 2))
         (BOTH, "Traffic out of eu-north-1", "why", ("To do: compare the traffic out of eu-north-1 on each invoice",)),
         (BOTH, "Traffic out of eu-north-1", "demanded_by", ("gdpr 44-49",)),
         (HOME, "Traffic out", "choice", ("no traffic that is billed by the byte",)),
-        (TOKENS, "Traffic out of us-central1", "choice", ("59 GB",)),
+        (TOKENS, "Traffic out of us-central1", "choice", ("58.8 GB",)),
         (SERVERLESS, "Traffic out", "topic", ("us-central1",)),
         (CLOUD, "Boundary", "demanded_by", ("soc2 CC6.6",)),
         (HOME, "Power in DE", "why", ("the site has 40 kW, 42 rack units", "x 1.56")),
@@ -147,7 +148,7 @@ def test_a_full_tune_over_machines_takes_400g_and_says_what_100g_would_waste() -
     line = line_of(BOTH, "house-model: fabric")
     assert "x 400G per machine" in line.choice and "switches of 64 ports: 1" in line.choice
     assert line.estimate is not None and line.estimate.value > 0.1
-    assert f"{line.estimate.value:.0%} of the time waiting at 100G" in line.why
+    assert f"{format_share(line.estimate.value)} of the time waiting at 100G" in line.why
     assert "archwright_training_tokens_per_second" in line.proof
     assert line.estimate.low < line.estimate.value < line.estimate.high
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.needs import Budget, Placement
+from archwright.contract.number_format import format_exact, format_number
 from archwright.contract.plan import (
     CostCategory,
     CostLine,
@@ -93,7 +94,7 @@ class BudgetConverter:
             "quoted",
             f"{currency} per {USD}",
             formula="reference rate of the day; interval: lowest and highest of the last 12 months",
-            facts=(f"1 {USD} = {rate.value:.4f} {currency}", *((rate.basis,) if rate.basis else ())),
+            facts=(f"1 {USD} = {format_number(rate.value, 4)} {currency}", *((rate.basis,) if rate.basis else ())),
         )
 
     @property
@@ -147,7 +148,9 @@ class BudgetConverter:
         )
         for name, amount, limit, flows, by in limits:
             if limit is not None:
-                found = assess_limit((name, limit, budget.certainty), amount, basis=f"{SAMPLE_COUNT:,} joint samples")
+                found = assess_limit(
+                    (name, limit, budget.certainty), amount, basis=f"{format_exact(SAMPLE_COUNT)} joint samples"
+                )
                 drawn = self.sample_total(flows) / by
                 share = float((drawn <= limit).mean()) if amount.low < amount.high else found.probability
                 yield replace(found, probability=share)
@@ -159,7 +162,7 @@ class BudgetConverter:
             "formula",
             "recurring cost without staff, mean over the horizon with growth; the total includes every line",
             formula=f"sum of the cost lines over {months} months; interval: 5 and 95 % of "
-            f"{SAMPLE_COUNT:,} joint samples of the facts",
+            f"{format_exact(SAMPLE_COUNT)} joint samples of the facts",
             facts=tuple(dict.fromkeys(driver for term in terms for driver in self.list_drivers(term))),
         )
 

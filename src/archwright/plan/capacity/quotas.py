@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.needs import Budget
+from archwright.contract.number_format import format_estimate, format_number
 from archwright.contract.plan import assess_limit
 from archwright.plan.accounting.fleet import MachineFleet
 from archwright.plan.capacity.service_levels import CheckedLevel
@@ -50,7 +51,7 @@ def _check_quota(kind: tuple[str, str], count: float, certainty: float, catalog:
         return CheckedLevel(misses=(build_violation(name, count, quota.high),))
     assessed = assess_limit((name, count, certainty), quota, at_least=True, basis="assumed quota without a contract")
     note = (
-        f"the option needs {count:,.0f} {unit} at {provider}. The usual quota without a contract is about "
-        f"{quota.value:,.0f} (assumed, {quota.low:,.0f} .. {quota.high:,.0f}). Request a higher quota first"
+        f"the option needs {format_number(count)} {unit} at {provider}. The usual quota without a contract is about "
+        f"{format_estimate(quota)}, as assumed. Request a higher quota first"
     )
     return CheckedLevel((assessed,) if count > quota.low else (), notes=(note,) if count > quota.value else ())

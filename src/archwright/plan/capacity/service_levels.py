@@ -11,6 +11,7 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, exact_estimate, sum_estimates
 from archwright.contract.needs import DEFAULT_CERTAINTY, SLO, Workload
+from archwright.contract.number_format import format_exact
 from archwright.contract.plan import ConstraintViolation, LimitProbability, LoadSpec, assess_limit
 from archwright.contract.record import replace
 from archwright.plan.capacity.availability import RedundancyRequirement
@@ -54,8 +55,8 @@ def check_availability(workload: Workload, up: RedundancyRequirement) -> Checked
     assessed, notes = (assess_availability(stated, up.estimate_availability()),), tuple[str, ...]()
     if up.place is not None and up.is_limited_by_place(limit):
         notes = (
-            f"{name}: availability {limit:.6g} exceeds that of {up.place.said} ({up.place.up.value:.6g}, "
-            f"independent of its machines). Add {up.place.remedy}",
+            f"{name}: availability {format_exact(limit)} exceeds that of {up.place.said} "
+            f"({format_exact(up.place.up.value)}, independent of its machines). Add {up.place.remedy}",
         )
     return CheckedLevel(assessed, list_misses(assessed), notes)
 

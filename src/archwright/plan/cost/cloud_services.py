@@ -11,6 +11,7 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.cost_records import CloudService
 from archwright.catalog.tables.records import Offer
+from archwright.contract.number_format import format_exact
 from archwright.contract.plan import OWN_PLACEMENTS
 from archwright.contract.record import replace
 from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
@@ -192,7 +193,7 @@ def find_system_machine(catalog: Catalog, where: Location, *, cores: int) -> Off
         on_demand_usd_per_hour=(nearest.on_demand_usd_per_hour or 0.0) * ratio,
         price_kind="derived",
         confidence="low",
-        source=f"{nearest.instance_type} list price x {ratio:g}, by cores; {nearest.source}",
+        source=f"{nearest.instance_type} list price x {format_exact(ratio)}, by cores; {nearest.source}",
     )
 
 

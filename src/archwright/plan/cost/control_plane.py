@@ -15,6 +15,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Offer
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
+from archwright.contract.number_format import format_ends, format_number
 from archwright.contract.record import replace
 from archwright.plan.accounting.fleet import Location, MachineFleet, locate_offer
 from archwright.plan.accounting.provenance import PlanProvenance
@@ -106,11 +107,11 @@ class ControlPlaneSizer:
             "formula",
             f"machines of {', '.join(self._parts)}, mean over the horizon, spares included",
             formula=(
-                f"cores at the peak ({cores[0]:.3g} in the first month, {max(cores):.3g} at most) / {each} per "
-                "machine, rounded up, and the spares for the availability target"
+                f"cores at the peak ({format_number(cores[0])} in the first month, {format_number(max(cores))} at "
+                f"most) / {each} per machine, rounded up, and the spares for the availability target"
             ),
             facts=tuple(
-                f"{row.id}: {row.low:g} .. {row.typical:g} .. {row.high:g} {row.unit}, {row.source}" for row in rows
+                f"{row.id}: {format_ends(row.low, row.typical, row.high)} {row.unit}, {row.source}" for row in rows
             ),
         )
         return ControlPlaneHosting(where, self._parts, counts, made.basis, max(cores))
@@ -219,7 +220,7 @@ def derive_host_offers(catalog: Catalog, place: Location) -> tuple[Offer, ...]:
                 spot_usd_per_hour=None,
                 price_kind="derived",
                 confidence="low",
-                source=f"{home} list price x {ratio:.3g}, the ratio of accelerator machines; {offer.source}",
+                source=f"{home} list price x {format_number(ratio)}, the ratio of accelerator machines; {offer.source}",
             )
             found.append(derived)
     return tuple(found)

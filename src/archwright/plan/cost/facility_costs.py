@@ -11,6 +11,7 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, exact_estimate, multiply_estimates, sum_estimates
 from archwright.contract.needs import TRAINING_KINDS, Needs
+from archwright.contract.number_format import format_number, format_share
 from archwright.contract.plan import OWN_PLACEMENTS, PlatformServers
 from archwright.plan.accounting.cash_flow import CashFlow, make_one_time_flow, make_recurring_flow, make_varying_flow
 from archwright.plan.accounting.fleet import Location, MachineFleet
@@ -247,7 +248,7 @@ def estimate_machine_energy(case: OptionContext, fleet: MachineFleet) -> UnitPri
         f"draw.{fleet.machine.id}.{'+'.join(fleet.workloads)}.{fleet.busy_w * fleet.busy:.4g}",
         "formula",
         f"mean power of a machine: {fleet.machine.id}",
-        formula=f"busy {fleet.busy:.0%} of the time at {fleet.busy_w:,.0f} W, else idle",
+        formula=f"busy {format_share(fleet.busy)} of the time at {format_number(fleet.busy_w)} W, else idle",
         facts=case.quotes.part("idle.draw").drivers,
     )
     return UnitPrice(power.to_kwh(watts.value, HOURS_PER_MONTH), (watts.basis,))

@@ -18,6 +18,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs, OwnedMachine
+from archwright.contract.number_format import format_exact
 from archwright.contract.plan import CostCategory
 from archwright.errors import CatalogError
 from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
@@ -277,7 +278,7 @@ def describe_purchases(quotes: PriceBook, fleet: MachineFleet, node: ServerSpec)
 def describe_owned(quotes: PriceBook, owned: OwnedStock, format_amount: Callable[[float], str]) -> Iterable[str]:
     """Yield the use of owned machines, and the estimated proceeds of those without work: advice, in no cost."""
     curve = read_ageing_curve(quotes.parameter, select_life_part(owned.node), owned.node)
-    named = f"{owned.machines} owned {owned.node.id}, {owned.age_months:g} months old"
+    named = f"{owned.machines} owned {owned.node.id}, {format_exact(owned.age_months)} months old"
     steps, months, price = Counter({(0, "keep"): owned.kept[0]}), len(owned.kept), owned.node.price_usd
     extended = max(0, math.ceil(curve.term - owned.age_months))
     if extended < months and owned.kept[extended]:

@@ -10,6 +10,13 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, sum_estimates
 from archwright.contract.needs import Needs
+from archwright.contract.number_format import (
+    format_bit_rate,
+    format_estimate,
+    format_exact,
+    format_money,
+    format_number,
+)
 from archwright.contract.plan import PlatformServers, StaffNeed
 from archwright.plan.accounting.budget import USD
 from archwright.plan.accounting.cash_flow import CashFlow
@@ -99,7 +106,7 @@ def estimate_energy_and_carbon(case: OptionContext, kept: StoredItems) -> tuple[
     for where, energy in by_place.items():
         grams = get_grid_intensity(case, where)
         parts.append(power.carbon_kg(energy, grams))
-        facts.append(f"{where.region or where.country}: {grams.value:.0f} g/kWh ({grams.low:.0f} .. {grams.high:.0f})")
+        facts.append(f"{where.region or where.country}: {format_estimate(grams)}")
     carbon_basis = case.ledger.create_basis(
         f"carbon.{names}",
         "formula",
@@ -131,8 +138,9 @@ def _record_assumptions(case: OptionContext) -> None:
     )
     if any(place.placement == "on-premises" for place in facility.list_own_places(case)):
         case.ledger.add_assumptions(
-            f"support of on-premises machines rises after {case.quotes.lifetime_years(lifecycle.TERM):g} years, and "
-            "failures rise every year. A machine is renewed if a new one costs less than extended support over the "
+            "support of on-premises machines rises after "
+            f"{format_exact(case.quotes.lifetime_years(lifecycle.TERM))} years, and failures rise every year. A "
+            "machine is renewed if a new one costs less than extended support over the "
             "rest of the horizon. Used machines are sold when their work ends, at the horizon at the latest. Renewals "
             "are capex, and resale is not deducted from capex",
             "the on-premises site has its internet connection, so outbound traffic has no additional cost",
@@ -145,20 +153,20 @@ def _collect_notes(case: OptionContext) -> list[str]:
     notes = []
     if case.seat is not None and case.seat.is_shared and not is_cluster_place(case, case.seat.where):
         notes.append(
-            f"{', '.join(case.seat.parts)} need {case.seat.cores:.2g} cores at the peak and share a machine that "
-            "serves requests, because no availability target needs a spare"
+            f"{', '.join(case.seat.parts)} need {format_number(case.seat.cores)} cores at the peak and share a machine "
+            "that serves requests, because no availability target needs a spare"
         )
     bought = ((fleet, fleet.node) for fleet in case.fleets if fleet.purchase == "bought")
     notes += [lifecycle.describe_purchases(case.quotes, fleet, node) for fleet, node in bought if node is not None]
     currency = case.needs.budget.currency
     rate = case.catalog.exchange_rate(USD, currency).value
     for owned in lifecycle.list_owned(case.catalog, case.needs, case.fleets):
-        notes += lifecycle.describe_owned(case.quotes, owned, lambda usd: f"{usd * rate:,.0f} {currency}")
+        notes += lifecycle.describe_owned(case.quotes, owned, lambda usd: format_money(usd * rate, currency))
     for fleet, fabric in facility.list_training_fabrics(case):
         has = fleet.machine.network_bytes_per_s
         if has is not None and fleet.purchase != "bought" and has < fabric.ports * network.FAST_PORT_BYTES_PER_S:
             notes.append(
-                f"{fabric.job.workload}: {fleet.machine.id} has {has / network.GIGABIT:.0f} Gbit/s, but its job on "
+                f"{fabric.job.workload}: {fleet.machine.id} has {format_bit_rate(has)}, but its job on "
                 f"{fabric.job.machines} machines needs {fabric.ports} x 400 Gbit/s"
             )
     return notes

@@ -14,6 +14,7 @@ from archwright.catalog.tables.records import BAND, Fact, Offer
 from archwright.contract.estimate import Estimate, exact_estimate, within_factor
 from archwright.contract.evidence import BasisKind
 from archwright.contract.needs import Needs
+from archwright.contract.number_format import format_ends, format_exact, format_money, format_number
 from archwright.plan.accounting.budget import USD
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.accounting.provenance import BasisDetails, PlanProvenance
@@ -73,7 +74,7 @@ class PriceBook:
     def part(self, name: str) -> UnitPrice:
         row = self._catalog.parts[name]
         kind: BasisKind = "assumed" if row.source.startswith(ASSUMED_SOURCES) else "quoted"
-        fact = f"{row.id}: {row.low:g} .. {row.typical:g} .. {row.high:g} {row.unit}, {format_source(row)}"
+        fact = f"{row.id}: {format_ends(row.low, row.typical, row.high)} {row.unit}, {format_source(row)}"
         found = self._catalog.parameter(name)
         return self._price(found, f"part.{name}", kind, row.item, facts=(fact,), stratum=row.kind)
 
@@ -112,7 +113,7 @@ class PriceBook:
         own = (one.electricity_usd_per_kwh for one in sites if one.country == country)
         if (stated_usd := next((usd for usd in own if usd is not None), None)) is not None:
             rate = exact_estimate(stated_usd, "USD/kWh")
-            fact = f"placement.site.electricity_usd_per_kwh: {rate.value:g} USD/kWh, {STATED_BY_NEEDS}"
+            fact = f"placement.site.electricity_usd_per_kwh: {format_exact(rate.value)} USD/kWh, {STATED_BY_NEEDS}"
         else:
             rate = self._catalog.electricity_usd_per_kwh(country)
             tariffs = (row for row in self._catalog.tariffs if row.country == country)
@@ -122,7 +123,7 @@ class PriceBook:
                     "a wide interval (state `placement.site.electricity_usd_per_kwh`)"
                 )
             source = format_source(self._catalog.electricity_tariff(country))
-            fact = f"electricity in {country}: {rate.low:.3g} .. {rate.value:.3g} .. {rate.high:.3g} USD/kWh, {source}"
+            fact = f"electricity in {country}: {format_ends(rate.low, rate.value, rate.high)} USD/kWh, {source}"
         return self._price(rate, f"electricity.{country}".lower(), "quoted", f"electricity in {country}", facts=(fact,))
 
     def lifetime_years(self, life: str) -> float:
@@ -135,7 +136,10 @@ class PriceBook:
         low, value, high = (
             sum(one.units * compute_resale_share(one.age, one.life, *end) for one in left) for end in ends
         )
-        ages = ", ".join(f"{one.units:.4g} after {one.age:.4g} of {one.life:g} months" for one in left)
+        ages = ", ".join(
+            f"{format_number(one.units, 4)} after {format_number(one.age, 4)} of {format_exact(one.life)} months"
+            for one in left
+        )
         return self._price(
             Estimate(value=value, low=low, high=high, unit="prices"),
             f"worth.{value:.6g}",
@@ -209,7 +213,9 @@ class PriceBook:
             name,
             "assumed" if stand_in else "quoted",
             f"{what} at {where.provider}",
-            facts=(f"{row.provider} {row.item}: {row.usd_per_byte * 1e9:.4g} USD/GB, {format_source(row)}",),
+            facts=(
+                f"{row.provider} {row.item}: {format_number(row.usd_per_byte * 1e9, 4)} USD/GB, {format_source(row)}",
+            ),
             stratum="another provider's price" if stand_in else "list price",
         )
         if not row.region or row.region == where.region:
@@ -249,7 +255,7 @@ def node_price(node: ServerSpec, catalog: Catalog, ledger: PlanProvenance) -> Es
         "quoted",
         "purchase price of one machine",
         formula=f"{entered} price; interval: lowest and highest quote, wider with age",
-        facts=(f"{node.id}: {node.price_usd:,.0f} {USD}, {format_source(node)}",),
+        facts=(f"{node.id}: {format_money(node.price_usd, USD)}, {format_source(node)}",),
         stratum="purchase price",
     )
 
@@ -263,6 +269,6 @@ def hour_price(offer: Offer, catalog: Catalog, ledger: PlanProvenance) -> Estima
         "quoted",
         "on-demand price per hour of one machine",
         formula=f"{offer.price_kind} price; interval by its age and confidence",
-        facts=(f"{offer.id}: {price:g} USD/h, {format_source(offer)}",),
+        facts=(f"{offer.id}: {format_exact(price)} USD/h, {format_source(offer)}",),
         stratum=f"{offer.price_kind} price",
     )

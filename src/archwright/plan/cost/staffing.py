@@ -19,6 +19,7 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, multiply_estimates, sum_estimates
 from archwright.contract.needs import TEXT_KINDS, TRAINING_KINDS, DataProfile, Needs, Organisation, Placement, Workload
+from archwright.contract.number_format import format_number
 from archwright.contract.plan import OWN_PLACEMENTS, StaffNeed
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import STAFF_CATEGORY, USD
@@ -277,7 +278,7 @@ def _register_band(case: OptionContext, role: str, counts: Mapping[str, float]) 
         f"staff.need.{role}.{terms}".replace(" ", "-"),
         "assumed",
         f"actual staff / planned staff: {role}",
-        formula=" + ".join(f"{count:.3g} x {name}" for name, count in counts.items() if count),
+        formula=" + ".join(f"{format_number(count)} x {name}" for name, count in counts.items() if count),
         facts=case.quotes.drivers(sorted(counts)),
     ).basis
 

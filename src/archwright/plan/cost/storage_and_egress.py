@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from archwright.contract.estimate import Estimate, exact_estimate, multiply_estimates, sum_estimates
 from archwright.contract.needs import TRAINING_KINDS, Workload
+from archwright.contract.number_format import format_number
 from archwright.contract.plan import OWN_PLACEMENTS
 from archwright.plan.accounting.cash_flow import CashFlow, make_varying_flow
 from archwright.plan.accounting.fleet import Location
@@ -98,7 +99,7 @@ def _list_vector_indexes(case: OptionContext) -> Iterable[StoredItem]:
         for place in case.load_shares(workload) if months else ():
             form = choose_index_form(case, workload, place)
             stored = tuple(index.footprint(form).stored_bytes for index in months)
-            why = f"{months[-1].vectors.value:,.0f} vectors in the last month, index form {form}"
+            why = f"{format_number(months[-1].vectors.value)} vectors in the last month, index form {form}"
             index = StoredData(f"vector index of {workload.name}", "block", stored, months[-1].facts, why=why)
             yield StoredItem(index, place)
 

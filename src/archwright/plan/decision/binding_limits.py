@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.contract.decision import BindingLimit
 from archwright.contract.needs import SLO, Needs, Workload
+from archwright.contract.number_format import format_exact
 from archwright.contract.plan import BUDGET_LIMITS, Option
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import BudgetConverter, OptionDraft, is_capex, is_monthly
@@ -257,7 +258,10 @@ def _price_uncertain_limits(total: float, feasible: Iterable[Option]) -> Iterabl
             and all((it.stated > at if it.at_least else it.stated < at) for it, at in pairs)
             and not any(it.limit.startswith(QUOTA_MISS) for it in one.doubts)
         ):
-            names, limit = ", ".join(it.limit for it, _ in pairs), ", ".join(f"{it.stated:g}" for it, _ in pairs)
+            names, limit = (
+                ", ".join(it.limit for it, _ in pairs),
+                ", ".join(f"{format_exact(it.stated)}" for it, _ in pairs),
+            )
             relaxed = ", ".join(round_to_pass(build_violation(it.limit, at, it.stated)) for it, at in pairs)
             yield _build_limit(names, limit, relaxed, total - get_total_cost(one), one.name)
 

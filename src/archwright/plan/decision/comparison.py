@@ -12,7 +12,7 @@ from archwright.catalog.tables.records import BAND
 from archwright.contract.decision import TIE_COST_SHARE, TIE_PROBABILITY, CostDriver, Decision, Rival
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
-from archwright.contract.number_format import format_number
+from archwright.contract.number_format import format_number, format_share
 from archwright.contract.plan import BUDGET_LIMITS, Option
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import BudgetConverter, OptionDraft, is_capex, is_monthly
@@ -174,7 +174,7 @@ def describe_close_options(best: Option, options: tuple[Option, ...], decision: 
         else:
             difference = f"{format_number(abs(more))} {unit} {'more' if more >= 0 else 'less'} over the horizon"
             note = f"{rival.closeness or 'close'}: {rival.option} costs {difference}, and is cheaper in "
-            note += f"{rival.cheaper:.0%} of the samples"
+            note += f"{format_share(rival.cheaper)} of the samples"
         notes += [note] if rival.tie or near else []
     return tuple(notes[:MAX_NOTES])
 

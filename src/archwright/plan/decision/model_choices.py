@@ -15,7 +15,7 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.contract.decision import ModelChoice
 from archwright.contract.needs import Placement
-from archwright.contract.number_format import format_number
+from archwright.contract.number_format import format_money, format_number, format_quantity
 from archwright.contract.plan import Option
 from archwright.plan.accounting.budget import BudgetConverter, OptionDraft
 from archwright.plan.capacity.candidates import WorkloadTask
@@ -214,8 +214,9 @@ class ModelChooser:
                 yield from self._list_lost_quality(option, other)
         more = get_total_cost(option) - get_total_cost(cheapest)
         if more > 0:
-            share, currency = more / get_total_cost(cheapest), self._converter.budget.currency
-            yield f"it costs {format_number(more)} {currency} ({share:.1%}) more over the horizon than this plan"
+            share = format_quantity(more / get_total_cost(cheapest), "share")
+            amount = format_money(more, self._converter.budget.currency)
+            yield f"it costs {amount} ({share}) more over the horizon than this plan"
         peaks = [sum(bought.peak for bought in one.purchases) for one in (option, cheapest)]
         if peaks[0] > peaks[1]:
             yield f"it needs {peaks[0]} machines at the most, not {peaks[1]}"
@@ -230,7 +231,7 @@ class ModelChooser:
             weights = find_rater(self._catalog, task.workload).weights
             lost = [(to_share(better[on]) - to_share(mine[on]), on) for on in weights if on in mine and on in better]
             shown = [
-                f"{less:.2f} of {mine[on].axis.replace('-', ' ') or 'quality'} ({on})"
+                f"{format_number(less)} of {mine[on].axis.replace('-', ' ') or 'quality'} ({on})"
                 for less, on in sorted(lost, reverse=True)[:SHOWN_AXES]
                 if less >= MIN_GAIN
             ]
@@ -268,6 +269,7 @@ def describe_better_choice(choices: tuple[ModelChoice, ...]) -> tuple[str, ...]:
     more = tenth.total_cost.value / cheapest.total_cost.value - 1
     models = ", ".join(dict.fromkeys(tenth.models[name] for name in tenth.quality))
     return (
-        f"clearly better models for {more:.1%} more: {models} at {tenth.option}, quality {mean[1]:.2f} instead of "
-        f"{mean[0]:.2f}. To take them, set {', '.join(tenth.list_changes(cheapest))}",
+        f"clearly better models for {format_quantity(more, 'share')} more: {models} at {tenth.option}, "
+        f"quality {format_number(mean[1])} instead of {format_number(mean[0])}. To take them, set "
+        f"{', '.join(tenth.list_changes(cheapest))}",
     )

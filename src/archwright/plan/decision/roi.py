@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from archwright.contract.decision import Phase, ReturnOnInvestment, Schedule
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs
+from archwright.contract.number_format import format_estimate, format_exact, format_number, format_share
 from archwright.contract.plan import Option
 from archwright.plan.accounting.budget import BudgetConverter
 from archwright.plan.accounting.cash_flow import CashFlow
@@ -104,13 +105,15 @@ def estimate_return(
         "formula",
         "value of the goals over the horizon less the total cost. The value starts at production and grows evenly "
         "until full use; the costs start in the first month.",
-        formula=f"{worth:,.10g} {needs.budget.currency}/month x months of full use - total cost; band: joint samples",
+        formula=(
+            f"{format_exact(worth)} {needs.budget.currency}/month x months of full use - total cost; "
+            "band: joint samples"
+        ),
         facts=(cost.basis, *dates.facts),
     )
     converter.ledger.add_assumptions(
-        f"the value of the goals starts in month {dates.production.value:.3g} ({dates.production.low:.2g} .. "
-        f"{dates.production.high:.2g}) after the signature, and grows evenly to its full amount within "
-        f"{dates.adoption[0]:.2g} further months"
+        f"the value of the goals starts {format_estimate(dates.production)} after the signature, and grows evenly to "
+        f"its full amount within {format_number(dates.adoption[0])} further months"
     )
     paid = zip(earned, option.cumulative_cost, strict=True)
     return ReturnOnInvestment(
@@ -151,7 +154,8 @@ def describe_present_value(
     for drivers, flow in flows.items():
         costs += np.append(1.0, converter.draws.sample_product(drivers)) * (discount[:, :-1] @ flow)
     rate = converter.catalog.parameter(CAPITAL_PART)
-    text = f"present value of all payments at {rate.value:.0%} per year ({rate.low:.0%} .. {rate.high:.0%}): "
+    yearly = f"{format_share(rate.value)} per year ({format_share(rate.low)} to {format_share(rate.high)})"
+    text = f"present value of all payments at {yearly}: "
     text += _format_range(costs, unit)
     goals = sum(goal.value_per_month or 0.0 for goal in needs.goals)
     if not goals:
@@ -165,4 +169,4 @@ def describe_present_value(
 
 def _format_range(worlds: Worlds, unit: str) -> str:
     found = estimate_band(float(worlds[0]), worlds[1:], unit, "")
-    return f"{found.value:,.0f} {unit} ({found.low:,.0f} .. {found.high:,.0f})"
+    return format_estimate(found)

@@ -7,6 +7,7 @@ tokens: tokens x patches per token x encoder parameters / active parameters.
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import HostedModel, ModelSpec
 from archwright.contract.needs import TokenLength, Workload
+from archwright.contract.number_format import format_number
 from archwright.plan.demand.forecast import Demand
 from archwright.plan.demand.model_selection import ModelCandidates
 from archwright.plan.violations import build_violation
@@ -55,12 +56,12 @@ def describe_image_tokens(workload: Workload, catalog: Catalog, model: ModelSpec
     provider = model.provider if isinstance(model, HostedModel) else ""
     rule = catalog.image_model(provider, model.id)
     tokens = count_image_tokens(workload, catalog, model.id, provider)
-    counted = f"{workload.name}: an image counts as {tokens:,.0f} tokens of the prompt of {model.id}"
+    counted = f"{workload.name}: an image counts as {format_number(tokens)} tokens of the prompt of {model.id}"
     source = rule.source if rule is not None else "unknown"
     if isinstance(model, HostedModel):
         return f"{counted} ({source})"
     work = tokens * rule.encoder_load(model.active_parameters) if rule is not None else 0.0
-    return f"{counted}, and its encoder as {work:,.0f} more ({source}). `bench` sends text of this length"
+    return f"{counted}, and its encoder as {format_number(work)} more ({source}). `bench` sends text of this length"
 
 
 def _lengthen_prompt(demand: Demand, tokens: float) -> Demand:

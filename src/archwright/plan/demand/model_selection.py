@@ -21,6 +21,7 @@ from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.decision import ScoreEvidence
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import Needs, Workload
+from archwright.contract.number_format import format_exact, format_number
 from archwright.contract.plan import ConstraintViolation, LimitProbability, assess_limit
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
@@ -67,7 +68,7 @@ def set_default_floors(needs: Needs) -> tuple[Needs, tuple[str, ...]]:
         rows = [row for row in read_quality_defaults() if row.kind == classify_work(workload)]
         if rows and workload.model is None and not workload.quality:
             workload = replace(workload, quality={row.benchmark: row.floor for row in rows})
-            floors = ", ".join(f"{row.benchmark}: {row.floor:g}" for row in rows)
+            floors = ", ".join(f"{row.benchmark}: {format_exact(row.floor)}" for row in rows)
             told.append(
                 f"{workload.name}: quality {{{floors}}}, the default for {rows[0].kind}. {rows[0].reason}. To change "
                 "it, set quality, also to a lower floor, or model"
@@ -190,7 +191,7 @@ def list_quality_notes(workload: Workload, name: str, evidence: Evidence) -> tup
     """Return notes on estimated scores on which a floor rests, and on floors without a score."""
     known = [(benchmark, floor, evidence.get(benchmark)) for benchmark, floor in workload.quality.items()]
     estimated = [
-        f"{workload.name}: {name} meets the floor {floor:g} by an estimate: {score.summary}"
+        f"{workload.name}: {name} meets the floor {format_exact(floor)} by an estimate: {score.summary}"
         for _, floor, score in known
         if score is not None and score.estimated and score.low >= floor
     ]
@@ -254,12 +255,12 @@ def _find_misses(demand: Demand, model: ModelSpec) -> Misses:
 
 
 def _build_no_model_violation(demand: Demand, catalog: Catalog, *, unknown: bool) -> ConstraintViolation:
-    floors = ", ".join(f"{name} >= {floor:g}" for name, floor in demand.workload.quality.items())
+    floors = ", ".join(f"{name} >= {format_exact(floor)}" for name, floor in demand.workload.quality.items())
     able = [model.id for model in catalog.models.values() if not _find_misses(demand, model)]
     best = []
     for name in demand.workload.quality:
         known = [(score.low, one) for one in able if (score := catalog.open_evidence(one).get(name)) is not None]
-        best += [f"the best low end of {name} is {low:.3g} ({one})" for low, one in sorted(known)[-1:]]
+        best += [f"the best low end of {name} is {format_number(low)} ({one})" for low, one in sorted(known)[-1:]]
     value = "; ".join(best) or (UNKNOWN if unknown else None)
     return build_violation(f"{demand.workload.name}.quality", value, floors or "any open model")
 

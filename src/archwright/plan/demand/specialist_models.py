@@ -18,6 +18,7 @@ from archwright.catalog.tables.records import ModelSpec
 from archwright.catalog.tables.specialist_tables import PublishedRateModel, SpecialistRule
 from archwright.contract.decision import ScoreEvidence
 from archwright.contract.needs import Needs, Traffic, Workload
+from archwright.contract.number_format import format_exact, format_number, format_quantity
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import AT_RISK
 from archwright.plan.demand.model_selection import ModelCandidates, permits_licence
@@ -102,15 +103,21 @@ class Comparison(NamedTuple):
         quick = max(published, key=lambda one: one.rate_per_s, default=None)
         own = max((one.rate_per_s for one in published if one in kept), default=0.0)
         if quick is not None and 0 < own < quick.rate_per_s:
-            times = f"{quick.rate_per_s / own:,.2g} times as fast as published"
+            times = f"{format_number(quick.rate_per_s / own)} times as fast as published"
             yield f"{self.workload.name}: {self._format(quick)} is {times}"
         if better:
-            size = f"{better[0].active_parameters / kept[0].active_parameters:,.2g} times the parameters"
+            size = f"{format_number(better[0].active_parameters / kept[0].active_parameters)} times the parameters"
             yield f"{self.workload.name}: {self._format(better[0])} has the highest score; it has {size}"
 
     def _format(self, model: ModelSpec) -> str:
         score = self.rate(model)
-        said = "unknown" if score is None else f"{-score:.1%}" if self.rule.errors else f"{score:.3f}"
+        said = (
+            "unknown"
+            if score is None
+            else f"{format_quantity(-score, 'share')}"
+            if self.rule.errors
+            else f"{format_number(score)}"
+        )
         return f"{model.id} ({self.label} {said})"
 
 
@@ -138,7 +145,7 @@ def _filter_able(
 ) -> tuple[tuple[ModelSpec, ...], Misses]:
     """Apply one constraint after the other; the first that leaves no model is the miss."""
     wanted, longest, name = set(languages), count_longest_tokens(workload), workload.name
-    floors = ", ".join(f"{benchmark} >= {floor:g}" for benchmark, floor in workload.quality.items())
+    floors = ", ".join(f"{benchmark} >= {format_exact(floor)}" for benchmark, floor in workload.quality.items())
     fixed = (workload.model or "").rpartition("/")[-1].lower()
     steps: tuple[tuple[str, str | float, Callable[[ModelSpec], bool]], ...] = (
         (f"{name}.model", workload.model or workload.kind, lambda one: fixed in ("", one.id.lower())),

@@ -18,6 +18,7 @@ from typing import NamedTuple, get_args
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import HostedModel
 from archwright.contract.needs import PRIVATE_SENSITIVITIES, Needs, Sensitivity, Workload
+from archwright.contract.number_format import format_exact, format_number, format_share
 from archwright.contract.plan import Launch, Pool, QueueTimeouts, TokenPrice, WorkloadPlan
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import OptionDraft
@@ -143,7 +144,8 @@ def _price_tokens(needs: Needs, catalog: Catalog, draft: OptionDraft) -> Iterabl
     paid = (row for row in catalog.hosted if row.input_usd_per_token > 0)
     ratios = [row.output_usd_per_token / row.input_usd_per_token for row in paid]
     ratio = round(statistics.median(ratios), 1)
-    rule = f"an output token counts as {ratio:g} input tokens, the median of {len(ratios)} hosted prices in the catalog"
+    prices = f"the median of {len(ratios)} hosted prices in the catalog"
+    rule = f"an output token counts as {format_exact(ratio)} input tokens, {prices}"
     for demand in list_steady_demands(needs):
         name, requests = demand.workload.name, demand.requests_per_month * sum(demand.growth)
         terms = [term for term in draft.terms or () if name in term.machines_of]
@@ -153,8 +155,9 @@ def _price_tokens(needs: Needs, catalog: Catalog, draft: OptionDraft) -> Iterabl
             months = len(demand.growth)
             each = usd / (reads + ratio * writes)
             source = (
-                f"machines of {name}, {usd / months:.4g} USD per month, mean over the horizon, for "
-                f"{reads / months:.4g} input and {writes / months:.4g} output tokens; {rule}"
+                f"machines of {name}, {format_number(usd / months, 4)} USD per month, mean over the horizon, for "
+                f"{format_number(reads / months, 4)} input and {format_number(writes / months, 4)} output tokens; "
+                f"{rule}"
             )
             yield name, TokenPrice(input_usd=each, output_usd=ratio * each, source=source)
 
@@ -230,12 +233,17 @@ def derive_queue_timeouts(needs: Needs, predicted: QueuePredictions) -> dict[str
         planned = min(limit, max(one.wait_p99_s.high for one in found))
         least = MIN_WAIT_SHARE * limit
         left = max(limit - served, least)
-        floor = f", at least {MIN_WAIT_SHARE:.0%} of the limit" if left == least else ""
-        beyond = f"; refused beyond {planned:.3g} s, the p99 wait at the planned peak" if planned > left else ""
+        floor = f", at least {format_share(MIN_WAIT_SHARE)} of the limit" if left == least else ""
+        beyond = (
+            f"; refused beyond {format_number(planned)} s, the p99 wait at the planned peak" if planned > left else ""
+        )
         timeouts[name] = QueueTimeouts(
             wait_s=_round_seconds(max(left, planned)),
             overflow_s=_round_seconds(left),
-            source=f"TTFT p95 of {limit:g} s less {served:.3g} s, predicted for a free slot at the peak{floor}{beyond}",
+            source=(
+                f"TTFT p95 of {format_exact(limit)} s less {format_number(served)} s, predicted for a free slot at the "
+                f"peak{floor}{beyond}"
+            ),
         )
     return timeouts
 

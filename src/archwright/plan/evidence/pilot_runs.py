@@ -13,6 +13,7 @@ from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.decision import PilotRun
 from archwright.contract.estimate import Estimate, exact_estimate, multiply_estimates
 from archwright.contract.needs import TEXT_KINDS
+from archwright.contract.number_format import format_estimate
 from archwright.contract.plan import Option
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import USD, BudgetConverter
@@ -123,7 +124,7 @@ def _price_pilot(
         f"pilot.{workload.name}",
         "assumed",
         f"a pilot on {pilot.machine}: order, start, load the model, replay the load; factors on the step time",
-        formula=f"list price x {PILOT_HOURS.value:g} h ({PILOT_HOURS.low:g} .. {PILOT_HOURS.high:g})",
+        formula=f"list price x {format_estimate(PILOT_HOURS)}",
     )
     cost = pilot.cost.scaled(rate, unit=converter.budget.currency)
     numbers = {"cost": cost, "hours": pilot.hours, "band": pilot.band, "band_after": pilot.band_after}

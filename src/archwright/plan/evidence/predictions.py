@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 from archwright.contract.estimate import Estimate, sum_estimates
 from archwright.contract.evidence import HIGHER_IS_BETTER, Prediction, Query, Statistic
 from archwright.contract.needs import TEXT_KINDS, Needs
-from archwright.contract.number_format import format_number
+from archwright.contract.number_format import format_exact, format_number, format_quantity
 from archwright.contract.plan import LimitProbability, LoadSpec
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import AT_RISK
@@ -149,11 +149,17 @@ def _predict_availability(one: LocalLoad | PooledLoad | NonTextLoad, ledger: Pla
     up = RedundancyRequirement(1, 0) if isinstance(one, LocalLoad) else one.up
     if workload.slo.availability is None or up is None:
         return []
-    place = f"{up.place.said}, available {up.place.up.value:.6g} of the time" if up.place is not None else "not counted"
+    place = (
+        f"{up.place.said}, available {format_exact(up.place.up.value)} of the time"
+        if up.place is not None
+        else "not counted"
+    )
     machines = f"{up.needed} machines needed, {up.spares} spare"
     if up.among:
         worst = min(up.among, key=compute_shared_availability)
-        types = (f"{count} machines with {carried:.3g} of the load each" for count, carried in worst if count)
+        types = (
+            f"{count} machines with {format_number(carried)} of the load each" for count, carried in worst if count
+        )
         machines = f"in the worst year {' and '.join(types)}"
     basis = ledger.create_basis(
         f"{workload.name}.availability",
@@ -164,7 +170,7 @@ def _predict_availability(one: LocalLoad | PooledLoad | NonTextLoad, ledger: Pla
             "their place: plan/capacity/availability.py"
         ),
         facts=(
-            f"{machines}; each available {MACHINE_AVAILABILITY:g} of the time",
+            f"{machines}; each available {format_exact(MACHINE_AVAILABILITY)} of the time",
             f"their place: {place}",
             *((up.place.up.basis,) if up.place is not None else ()),
         ),
@@ -202,7 +208,9 @@ def report_unpredicted(needs: Needs, found: tuple[Prediction, ...], ledger: Plan
 
 def _describe_simulated_misses(name: str, prediction: PoolPrediction, assessed: Limits) -> list[str]:
     """Pools are sized by formulas: say if their simulation at the expected speed breaks a limit or fills the queue."""
-    refused = f"at the peak, {prediction.refused:.1%} of {name} would find a full queue at the gateway"
+    refused = (
+        f"at the peak, {format_quantity(prediction.refused, 'share')} of {name} would find a full queue at the gateway"
+    )
     return [f"{AT_RISK}{refused}"] * (prediction.refused > 0) + [
         f"{AT_RISK}{miss.constraint} is {format_number(float(miss.value or 0))} in the simulation of the peak, "
         f"above the limit {format_number(float(miss.limit or 0))}"

@@ -11,6 +11,7 @@ from typing import Any
 
 from archwright.catalog.tables.cost_records import PlatformSurcharge
 from archwright.contract.estimate import Estimate
+from archwright.contract.number_format import format_share
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import OptionDraft
 from archwright.plan.accounting.cash_flow import CashFlow
@@ -210,7 +211,7 @@ class CloudPlanner:
         """Yield what the cheapest model of a higher score would cost that the choice left out because of its size."""
         named = [model.id for model in pick.task.better if model is not None]
         if pick.model is not None and pick.model.id in named:
-            limits = f"{BETTER_SHARE_OF_OWN:.0%} more, or {BETTER_SHARE_OF_ALL:.0%} of all machines"
+            limits = f"{format_share(BETTER_SHARE_OF_OWN)} more, or {format_share(BETTER_SHARE_OF_ALL)} of all machines"
             why = f"it has a higher score and costs at most {limits}"
             yield f"{pick.task.name}: {pick.model.id} in place of a small model: {why}"
             return
@@ -225,7 +226,8 @@ class CloudPlanner:
         rows = (row for row in self._catalog.surcharges if row.platform.split()[0].lower() == provider)
         for row in [row for row in rows if row.low is not None][:1]:
             built = min(self._list_managed(provider, row), key=_rank_by_cost)
-            surcharge = f"{row.low or 0.0:.0%} to {row.high or 0.0:.0%} surcharge on machines ({row.source})"
+            rise = f"{format_share(row.low or 0.0)} to {format_share(row.high or 0.0)}"
+            surcharge = f"{rise} surcharge on machines ({row.source})"
             note = f"{row.platform}: {surcharge}; on-demand prices only"
             yield built._replace(draft=built.draft._replace(notes=(note, *built.draft.notes)))
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.needs import Needs
+from archwright.contract.number_format import format_money
 from archwright.contract.plan import ConstraintViolation
 from archwright.plan.accounting.fleet import compute_monthly_peaks
 from archwright.plan.capacity import candidates, machine_count, purchase_options
@@ -240,9 +241,9 @@ class InstanceSelector:
         """Yield a note with the cost of other parsers that the licence permits, whose page scores may not compare."""
         found = {model.id: self.best_choice(provider, task, (model,)) for model in task.others if picks}
         months = self._needs.budget.horizon_months
-        named = [f"{name} {one.cost / months:,.0f}" for name, one in found.items() if one is not None]
+        named = [f"{name} {format_money(one.cost / months)}" for name, one in found.items() if one is not None]
         if named:
-            own = f"{get_model_id(picks[0].model)} {picks[0].cost / months:,.0f}"
+            own = f"{get_model_id(picks[0].model)} {format_money(picks[0].cost / months)}"
             costs = f"{own}; {', '.join(named)}"
             yield f"{task.name}: machines in USD a month by parser: {costs}. Compare them on 500 pages"
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.needs import FurtherSite, Needs
+from archwright.contract.number_format import format_share
 from archwright.contract.record import replace
 from archwright.plan.capacity.candidates import SizingCache, WorkloadTask
 from archwright.plan.demand.data_residency import collect_bounds, format_bounds, is_country_inside
@@ -116,5 +117,5 @@ def describe_split(tasks: Tasks, needs: Needs, catalog: Catalog) -> Iterable[str
     for task in tasks if needs.placement.sites else ():
         shares = split_load(needs, catalog, task) if task.demand is not None else {}
         if len(shares) > 1:
-            named = (f"{share:.0%} at {one or 'the main site'}" for one, share in shares.items())
+            named = (f"{format_share(share)} at {one or 'the main site'}" for one, share in shares.items())
             yield f"{task.name}: {', '.join(named)}; if a site fails, its share is lost until the load is moved"

@@ -12,6 +12,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.needs import Site
+from archwright.contract.number_format import format_share
 from archwright.contract.record import replace
 from archwright.plan.accounting.cash_flow import CashFlow
 from archwright.plan.accounting.fleet import MachineFleet
@@ -97,7 +98,7 @@ class HardwareScheduler:
             part = part._replace(pools=tuple(replace(pool, shares=shares) for pool in part.pools))
         if shared and not assigned.suffix:
             shares_of = [(one.choice.machine, one.part.shares) for one in sharing if one.part is not None]
-            texts = (f"{machine} {' '.join(f'{share:.0%}' for share in each)}" for machine, each in shares_of)
+            texts = (f"{machine} {' '.join(f'{format_share(share)}' for share in each)}" for machine, each in shares_of)
             years = max(len(each) for _, each in shares_of)
             note = f"{task.name}: machine types share the load in years 1 to {years}: {'; '.join(texts)}"
             part = part._replace(notes=(*part.notes, note))

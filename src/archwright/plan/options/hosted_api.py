@@ -16,6 +16,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import BAND, HostedModel
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import TEXT_KINDS, Traffic, Workload
+from archwright.contract.number_format import format_exact, format_share
 from archwright.contract.plan import ConstraintViolation
 from archwright.plan.accounting.budget import USD, OptionDraft
 from archwright.plan.accounting.cash_flow import make_varying_flow
@@ -277,9 +278,10 @@ class HostedApiPlanner:
             "quoted",
             f"cost of tokens per month, mean over the horizon, {paid.terms}",
             formula=(
-                f"{demand.requests_per_month * demand.mean_growth:,.0f} requests x ({demand.input_tokens.mean:g} x "
-                f"{paid.input_usd * 1e6:.6g} + {demand.output_tokens.mean:g} x "
-                f"{paid.output_usd * 1e6:.6g}) USD per million tokens"
+                f"{format_exact(round(demand.requests_per_month * demand.mean_growth))} requests x "
+                f"({format_exact(demand.input_tokens.mean)} x {format_exact(paid.input_usd * 1e6)} + "
+                f"{format_exact(demand.output_tokens.mean)} x "
+                f"{format_exact(paid.output_usd * 1e6)}) USD per million tokens"
             ),
             facts=(f"{model.provider} {model.id}: {format_source(model)}",),
             stratum="two sources agree" if model.agrees else "one source, or sources disagree",
@@ -300,10 +302,10 @@ def list_token_prices(model: HostedModel, workload: Workload) -> TokenPrices:
     reads, writes = model.batch_input_usd_per_token, model.batch_output_usd_per_token
     deadline = workload.deadline_h or traffic.deadline_h or 0.0
     if workload.kind == "batch-text" and deadline >= BATCH_DEADLINE_H and reads is not None and writes is not None:
-        return TokenPrices(reads, writes, f"at batch prices, because its deadline is {deadline:g} h")
+        return TokenPrices(reads, writes, f"at batch prices, because its deadline is {format_exact(deadline)} h")
     listed, cached, shared = model.input_usd_per_token, model.cache_read_usd_per_token, traffic.shared_prefix_share
     if shared and cached is not None:
-        text = f"{shared:.0%} of the prompt tokens at the price of cached input"
+        text = f"{format_share(shared)} of the prompt tokens at the price of cached input"
         return TokenPrices(listed * (1 - shared) + min(cached, listed) * shared, model.output_usd_per_token, text)
     return TokenPrices(listed, model.output_usd_per_token, "without discounts for cached prompts or batches")
 

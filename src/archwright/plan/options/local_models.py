@@ -15,6 +15,7 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import EngineSpec, ModelSpec
 from archwright.contract.needs import SLO
+from archwright.contract.number_format import format_duration, format_number, format_quantity
 from archwright.contract.plan import Artefact, MachineFacts
 from archwright.contract.record import replace
 from archwright.plan.capacity.served_load import build_load_spec, count_context_tokens
@@ -51,7 +52,7 @@ class LocalFile(NamedTuple):
     @property
     def quality_label(self) -> str:
         scores = f"{self.quality.scores} of {len(BENCHMARKS)} scores" if self.quality.scores else "its size, unscored"
-        return f"quality {self.quality.share:.2f} from {scores}"
+        return f"quality {format_number(self.quality.share)} from {scores}"
 
 
 class LocalChoice(NamedTuple):
@@ -115,7 +116,8 @@ class LocalModelChooser:
         spec = self._build_spec(demand, rival, 1)
         needed, begin = replica_memory(spec).total, f"; better: {rival.label} ({rival.quality_label})"
         if needed > memory:
-            return f"{begin}, which needs {needed / 1e9:.2g} GB of memory, and {memory / 1e9:.2g} GB are free for it"
+            free = format_quantity(memory, "B")
+            return f"{begin}, which needs {format_quantity(needed, 'B')} of memory, and {free} are free for it"
         misses = find_latency_misses(spec, demand.workload.slo)
         limits = ", ".join(f"{one.constraint} {_format_s(one.value)}, limit {_format_s(one.limit)}" for one in misses)
         return f"{begin}, which is too slow: {limits or 'the peak has more requests than one slot answers'}"
@@ -174,7 +176,7 @@ class _IdleEngine:
 
 
 def _format_s(seconds: float | str | None) -> str:
-    return f"{seconds:.2f} s" if isinstance(seconds, float) and seconds < 1 else f"{seconds:.0f} s"
+    return format_duration(float(seconds or 0.0))
 
 
 def _use_typical_load(spec: ServingSpec) -> ServingSpec:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import ModelSpec
 from archwright.contract.needs import Needs
+from archwright.contract.number_format import format_money
 from archwright.contract.plan import ConstraintViolation
 from archwright.contract.record import replace
 from archwright.plan.accounting.budget import OptionDraft, is_capex, is_monthly
@@ -73,7 +74,7 @@ class PlanningContext(NamedTuple):
     sites: dict[tuple[object, ...], OptionPart]  # planned machines at the sites of workloads
 
     def format_amount(self, usd: float) -> str:
-        return f"{usd / self.usd:,.0f} {self.needs.budget.currency}"
+        return f"{format_money(usd / self.usd, self.needs.budget.currency)}"
 
     def plan_sites(self, tasks: Iterable[WorkloadTask]) -> OptionPart:
         placed = [task for task in tasks if task.workload.sites]

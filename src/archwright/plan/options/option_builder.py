@@ -8,6 +8,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator, ModelSpec, Offer
 from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.needs import TEXT_KINDS, Needs, Site
+from archwright.contract.number_format import format_ends, format_exact, format_number
 from archwright.contract.plan import (
     ConstraintViolation,
     Launch,
@@ -199,7 +200,7 @@ class PoolWriter:
                 f"discount.{row.provider}.{tranche.kind}.{row.scope}".replace(" ", "-").lower(),
                 "quoted",
                 f"share of the list price for {tranche.kind} machines",
-                formula=f"1 - {row.discount:g}",
+                formula=f"1 - {format_exact(row.discount)}",
                 facts=(f"{row.provider}, {row.scope}: {format_source(row)}",),
             )
             return listed.basis, share.basis
@@ -210,7 +211,7 @@ class PoolWriter:
             f"price.{paid.kind}.{offer.id}",
             "quoted",
             f"price per hour of one {paid.kind} machine",
-            facts=(f"{offer.id}: {usd:g} USD/h {paid.kind}, {format_source(offer)}",),
+            facts=(f"{offer.id}: {format_exact(usd)} USD/h {paid.kind}, {format_source(offer)}",),
             stratum=f"{paid.kind} price",
         )
         return (price.basis,)
@@ -241,8 +242,8 @@ class PoolWriter:
             "formula",
             "mean number of running machines over the horizon, spares included",
             formula=(
-                f"for each load level and month: load / {carried.value:.4g} requests/s per machine, rounded up, plus "
-                "spares for the availability target"
+                f"for each load level and month: load / {format_number(carried.value, 4)} requests/s per machine, "
+                "rounded up, plus spares for the availability target"
             ),
             facts=(names.get(carried.basis, ""), *steady.assumptions),
         ).basis
@@ -261,7 +262,7 @@ class PoolWriter:
         else:
             part, name, remedy = "site.zone", "one zone", "spares for the loss of a zone, or a second region"
         row = self._catalog.parts[part]
-        fact = f"{part}: {row.low:g} .. {row.typical:g} .. {row.high:g}, {row.source}"
+        fact = f"{part}: {format_ends(row.low, row.typical, row.high)}, {row.source}"
         basis = self._ledger.create_basis(f"part.{part}", "quoted", row.item, facts=(fact,), stratum=row.kind)
         found = self._catalog.parameter(part, basis)
         return up._replace(place=FailureDomain(name, replace(found, high=min(1.0, found.high)), remedy))

@@ -23,7 +23,13 @@ from archwright.catalog.tables.records import ModelSpec
 from archwright.catalog.tables.serverless_prices import ServerlessPrice, read_serverless_prices
 from archwright.contract.estimate import Estimate
 from archwright.contract.needs import SLO, TEXT_KINDS
-from archwright.contract.number_format import format_duration
+from archwright.contract.number_format import (
+    format_duration,
+    format_exact,
+    format_number,
+    format_quantity,
+    format_share,
+)
 from archwright.contract.plan import LimitProbability, assess_limit
 from archwright.plan.accounting.budget import USD, OptionDraft
 from archwright.plan.accounting.cash_flow import CashFlow
@@ -164,7 +170,10 @@ class ServerlessPlanner:
             f"price.second.{row.provider}.{row.accelerator}".lower(),
             "quoted",
             "price per second of one worker",
-            facts=(f"{row.provider} {row.accelerator}: {row.usd_per_second:g} USD/s, {row.source}, {row.as_of}",),
+            facts=(
+                f"{row.provider} {row.accelerator}: {format_exact(row.usd_per_second)} USD/s, {row.source}, "
+                f"{row.as_of}",
+            ),
         )
         load = self._ledger.select_drivers(load_driver(task.workload.name))
         drivers = (price.basis, *load, writer.register_machine_count(pick))
@@ -226,13 +235,16 @@ def _list_start_limits(slo: SLO, steady: SteadyCapacity) -> Iterable[tuple[str, 
 def _describe_cold_starts(pick: InstanceChoice, row: ServerlessPrice, usage: WorkerUsage) -> Iterable[str]:
     if pick.steady is None:
         return
-    start, name = f"{row.start_s:.0f} s ({row.start_s_low:.0f} .. {row.start_s_high:.0f})", pick.task.name
-    yield f"{name}: {usage.cold:.1%} of requests wait for a cold start of about {start}"
+    start, name = (
+        f"{format_number(row.start_s)} s ({format_number(row.start_s_low)} to {format_number(row.start_s_high)})",
+        pick.task.name,
+    )
+    yield f"{name}: {format_quantity(usage.cold, 'share')} of requests wait for a cold start of about {start}"
     if usage.idle_s > row.idle_s:
         idle, usual = format_duration(usage.idle_s), format_duration(row.idle_s)
         yield (
             f"{name}: kept warm: at the lowest load, a worker stays idle for {idle} (default {usual}). "
-            f"At most {MAX_COLD_SHARE:.0%} of requests start cold at any time of day"
+            f"At most {format_share(MAX_COLD_SHARE)} of requests start cold at any time of day"
         )
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, multiply_estimates, within_factor
 from archwright.contract.needs import Needs
+from archwright.contract.number_format import format_exact, format_number, format_quantity, format_share
 from archwright.contract.plan import ConstraintViolation, Launch, LimitProbability, MachineFacts, ModelProposal, Pool
 from archwright.contract.record import replace
 from archwright.errors import missing_extra
@@ -101,8 +102,8 @@ class ThisMachinePlanner:
         faster = {one.workload for one in accelerators.proposals}
         if machine.is_busy and served:
             findings.notes.append(
-                f"other programs used {machine.busy_share:.0%} of the processor during the probe. Models are compared "
-                "at the speed without them; predictions are for the present speed"
+                f"other programs used {format_share(machine.busy_share or 0.0)} of the processor during the probe. "
+                "Models are compared at the speed without them; predictions are for the present speed"
             )
         proposals = [*accelerators.proposals, *(one for one in slower if one.workload not in faster)]
         pools = [*(one.pool for one in fast), *own]
@@ -115,7 +116,7 @@ class ThisMachinePlanner:
             "this-machine.power",
             "assumed",
             "power of the busy machine, its energy per month if it is always on, and the carbon of that energy",
-            formula=f"{draw_formula}, x {HOURS_PER_MONTH:g} h",
+            formula=f"{draw_formula}, x {format_exact(HOURS_PER_MONTH)} h",
             facts=("power was not measured: a factor of 2 in both directions",),
         )
         draw, grams = replace(draw, basis=basis), self._catalog.grid_gco2_per_kwh(country)
@@ -205,8 +206,8 @@ class ThisMachinePlanner:
         self._ledger.add_assumptions(
             f"{workload.name}: predictions and `bench` use a typical one of many random peak windows. "
             "It depends smoothly on the machine's speed, and other windows may differ more. Simulated intervals are "
-            f"limited to a factor of {WIDEST_BAND:g} ({WIDEST_TTFT_BAND:g} for TTFT) in both directions. A machine "
-            "with unsteady speed is therefore reported as worse than predicted"
+            f"limited to a factor of {format_exact(WIDEST_BAND)} ({format_exact(WIDEST_TTFT_BAND)} for TTFT) in both "
+            "directions. A machine with unsteady speed is therefore reported as worse than predicted"
         )
         findings.misses.extend(find_latency_misses(choice.spec, workload.slo))
 
@@ -220,7 +221,7 @@ class ThisMachinePlanner:
             provider=PLACEMENT,
             region=self._needs.organisation.country,
             country=site.country if (site := self._needs.placement.site) is not None else "",
-            machine=f"{machine.cores_usable} cores, {machine.memory_bytes / 2**30:.1f} GiB",
+            machine=f"{machine.cores_usable} cores, {format_quantity(machine.memory_bytes, 'bytes')}",
             accelerator="",
             accelerator_count=0,
             replicas=1,
@@ -263,30 +264,32 @@ class ThisMachinePlanner:
         if site is not None and site.electricity_usd_per_kwh is not None:
             rate = site.electricity_usd_per_kwh
             price, source = within_factor(rate, 1.0, "USD/kWh"), STATED_BY_NEEDS
-            fact = f"placement.site.electricity_usd_per_kwh: {rate:g} USD/kWh, {source}"
+            fact = f"placement.site.electricity_usd_per_kwh: {format_exact(rate)} USD/kWh, {source}"
         else:
             price = self._catalog.electricity_usd_per_kwh(country)
             source = format_source(self._catalog.electricity_tariff(country))
-            fact = f"electricity in {country}: {price.value:.3g} USD/kWh, {source}"
+            fact = f"electricity in {country}: {format_number(price.value)} USD/kWh, {source}"
         self._ledger.add_assumptions(
-            f"this machine draws {draw_kw.value * 1000:.0f} W within a factor of 2; its purchase costs nothing",
-            f"one machine and its power supply are available {MACHINE_AVAILABILITY:.1%} of the time "
-            f"(low end: {MACHINE_AVAILABILITY_LOW:.0%})",
+            f"this machine draws {format_number(draw_kw.value * 1000)} W within a factor of 2; its purchase costs "
+            "nothing",
+            "one machine and its power supply are available "
+            f"{format_quantity(MACHINE_AVAILABILITY, 'share')} of the time "
+            f"(low end: {format_share(MACHINE_AVAILABILITY_LOW)})",
         )
         return self._ledger.create_driver(
             multiply_estimates([draw_kw, price], USD).scaled(HOURS_PER_MONTH, unit=f"{USD}/month"),
             "this-machine.electricity",
             "assumed",
             "electricity of the machine per month if it is always on",
-            formula=f"({draw_formula}) x {HOURS_PER_MONTH:g} h x price",
+            formula=f"({draw_formula}) x {format_exact(HOURS_PER_MONTH)} h x price",
             facts=(fact, "power was not measured: a factor of 2 in both directions"),
         )
 
 
 def _estimate_draw_kw(machine: MachineFacts, accelerators_w: float) -> tuple[Estimate, str]:
     """Return the draw of the busy machine and its formula."""
-    formula = f"{MACHINE_BASE_W:g} W + {CORE_W:g} W x {machine.cores_usable} cores"
-    formula += f" + {accelerators_w:g} W of accelerators" if accelerators_w else ""
+    formula = f"{format_exact(MACHINE_BASE_W)} W + {format_exact(CORE_W)} W x {machine.cores_usable} cores"
+    formula += f" + {format_exact(accelerators_w)} W of accelerators" if accelerators_w else ""
     watts = MACHINE_BASE_W + CORE_W * machine.cores_usable + accelerators_w
     return within_factor(watts / 1000, POWER_FACTOR, "kW"), formula
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.needs import Needs, Placement
+from archwright.contract.number_format import format_number
 from archwright.contract.plan import Artefact, MachineFacts, ModelProposal, Pool
 from archwright.contract.record import as_dict, replace
 from archwright.errors import CatalogError
@@ -105,7 +106,9 @@ class AcceleratorPlanner:
     def _propose(self, demand: Demand, best: FittingModel, own: FittingModel | None) -> None:
         quality, instead = self._qualities[best.steady.model].share, own.steady.model if own is not None else ""
         if own is None or quality > self._qualities[instead].share + QUALITY_MARGIN:
-            reason = f"quality {quality:.2f}, on {self._build_machine(best.replicas * best.steady.devices).id}"
+            reason = (
+                f"quality {format_number(quality)}, on {self._build_machine(best.replicas * best.steady.devices).id}"
+            )
             name, weights = demand.workload.name, best.weights
             self.proposals.append(ModelProposal(workload=name, artefact=weights, instead=instead, reason=reason))
 

@@ -11,6 +11,7 @@ from archwright.catalog.tables.yaml_documents import read_document
 from archwright.contract.decision import SectionLine
 from archwright.contract.evidence import Query, Statistic
 from archwright.contract.needs import ExistingComponent
+from archwright.contract.number_format import format_quantity, format_share
 from archwright.contract.record import Record, as_dict
 from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.sections.plan_traits import build_template_values, derive_traits
@@ -44,9 +45,19 @@ def read_line_templates() -> Mapping[str, LineTemplate]:
     return read_document(DATA / "texts" / "computed_lines.yaml", dict[str, LineTemplate])
 
 
+class TemplateNumber(float):
+    """A number in a template: `{name}`, `{name:share}` in whole percent, `{name:percent}` with its digits."""
+
+    def __format__(self, form: str) -> str:
+        if form == "share":
+            return format_share(self)
+        return format_quantity(self, "share" if form == "percent" else "")
+
+
 def fill_line(template: str, values: Mapping[str, object], **fields: Any) -> SectionLine:
     """A line from a template; `fields` replace the texts of the template or add to them."""
-    texts = {name: text.format_map(values) for name, text in as_dict(read_line_templates()[template]).items()}
+    shown = {name: TemplateNumber(value) if isinstance(value, float | int) else value for name, value in values.items()}
+    texts = {name: text.format_map(shown) for name, text in as_dict(read_line_templates()[template]).items()}
     return SectionLine(**{**texts, **fields})
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from archwright.contract.decision import Section, SectionLine
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.needs import TEXT_KINDS
-from archwright.contract.number_format import format_bit_rate
+from archwright.contract.number_format import format_bit_rate, format_number
 from archwright.plan.accounting.fleet import ChosenOption, MachineFleet
 from archwright.plan.cost.data_placement import OptionContext, build_chosen_context
 from archwright.plan.cost.facility_costs import (
@@ -140,7 +140,7 @@ def _list_serving_links(case: OptionContext) -> Iterator[SectionLine]:
 
 
 def _format_gigabytes(number: float) -> str:
-    return "less than 1 GB" if 0 < number < 1 else f"{number:,.0f} GB"
+    return "less than 1 GB" if 0 < number < 1 else f"{format_number(number)} GB"
 
 
 def _choose_port_speed(rate: float) -> int:

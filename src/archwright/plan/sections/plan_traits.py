@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from archwright.contract.needs import PRIVATE_SENSITIVITIES, SERVING_KINDS, TEXT_KINDS, TRAINING_KINDS, Needs, Workload
-from archwright.contract.number_format import format_estimate, format_number
+from archwright.contract.number_format import format_estimate, format_exact, format_number, format_share
 from archwright.contract.plan import Option
 from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.accounting.provenance import PlanProvenance
@@ -117,7 +117,7 @@ def _format_machine_span(chosen: ChosenOption) -> dict[str, str]:
 def _build_needs_values(needs: Needs) -> dict[str, str]:
     places = list_residency_places(needs)
     employees, staff = needs.organisation.employees, needs.organisation.platform_engineers
-    people = "" if employees is None else ", one person" if employees == 1 else f", {employees:,} people"
+    people = "" if employees is None else ", one person" if employees == 1 else f", {format_exact(employees)} people"
     retained = ((data.name, data.retention_months) for data in needs.data)
     limited = [f"{name} {format_number(months)} months" for name, months in retained if months is not None]
     return {
@@ -135,7 +135,7 @@ def _build_needs_values(needs: Needs) -> dict[str, str]:
         "limits": _join_items(limit for workload in needs.workloads for limit in format_service_levels(workload)),
         "trained": _join_items(w.name for w in needs.workloads if w.kind in TRAINING_KINDS),
         "growth": _join_items(
-            f"{w.name} {w.traffic.growth_per_year:.0%} a year"
+            f"{w.name} {format_share(w.traffic.growth_per_year)} a year"
             for w in needs.workloads
             if w.traffic is not None and w.traffic.growth_per_year > 0
         ),
@@ -157,9 +157,9 @@ def format_service_levels(workload: Workload) -> Iterator[str]:
     slo = workload.slo
     for what, limit in (("TTFT", slo.ttft_p95_s), ("TPOT", slo.tpot_p95_s), ("latency", slo.latency_p95_s)):
         if limit is not None:
-            yield f"{workload.name} {what} p95 <= {limit:g} s"
+            yield f"{workload.name} {what} p95 <= {format_exact(limit)} s"
     if slo.availability is not None:
-        yield f"{workload.name} availability {slo.availability:.6g}"
+        yield f"{workload.name} availability {format_exact(slo.availability)}"
 
 
 def _build_option_values(chosen: ChosenOption) -> dict[str, str]:

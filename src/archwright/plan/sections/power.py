@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.contract.decision import SectionLine
-from archwright.contract.number_format import format_estimate, format_number
+from archwright.contract.number_format import format_estimate, format_exact, format_number
 from archwright.plan.cost.data_placement import OptionContext
 from archwright.plan.cost.facility_costs import (
     SitePowerDraw,
@@ -34,8 +34,8 @@ def _build_power_line(case: OptionContext, plug: SitePowerDraw) -> SectionLine:
     site, pue = case.needs.placement.site, price_pue(case, plug.where).usd
     limits = []
     if site is not None and site.country == plug.where.country:
-        limits += [f"{site.power_kw:g} kW"] if site.power_kw is not None else []
-        limits += [f"{site.rack_units:g} rack units"] if site.rack_units is not None else []
+        limits += [f"{format_exact(site.power_kw)} kW"] if site.power_kw is not None else []
+        limits += [f"{format_exact(site.rack_units)} rack units"] if site.rack_units is not None else []
     modern = case.catalog.parameter("pue.modern").value
     saved = f"It would save {format_number((1 - modern / pue) * 100)} % of the electricity bill."
     values = {

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from archwright.contract.decision import Section, SectionLine
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.needs import Workload
-from archwright.contract.number_format import format_estimate, format_number
+from archwright.contract.number_format import format_estimate, format_exact, format_number, format_share
 from archwright.contract.plan import Option, Purchase
 from archwright.plan.accounting.fleet import ChosenOption, MachineFleet
 from archwright.plan.capacity.availability import compute_availability, count_spares
@@ -41,7 +41,7 @@ def build_scaling_section(chosen: ChosenOption) -> Section:
         summary = "The needs state no limit that growth would reach. Only the price limits the growth of this plan."
         if tightest:
             first, times = tightest[0].name, tightest[0].times.value
-            summary = f"At {times:.2f} times this plan, {first} is reached first, if it grows with the load."
+            summary = f"At {format_number(times)} times this plan, {first} is reached first, if it grows with the load."
     return Section(id="scale", title="Scale", summary=summary, lines=(*lines, *select_guidance(chosen, "scale")))
 
 
@@ -66,7 +66,7 @@ def _list_fleet_values(fleet: MachineFleet, factor: float) -> dict[str, object]:
 
 
 def _build_steady_line(fleet: MachineFleet, option: Option) -> SectionLine:
-    busy = f"{fleet.busy:.0%}" if fleet.busy >= 0.01 else "under 1%"
+    busy = format_share(fleet.busy)
     slots, proof = "", f"archwright explain plan.json {fleet.workloads[0]}"
     pools = [pool for pool in option.pools if set(pool.workloads) & set(fleet.workloads)]
     # A workload may have a pool at each of its places.
@@ -111,7 +111,9 @@ def _build_loss_line(chosen: ChosenOption, workload: Workload, target: float, ma
     if workload.rate is not None:
         # Machines are counted for the last month's peak.
         last = workload.rate.peak * compute_monthly_growth(workload.traffic, chosen.needs.budget.horizon_months)[-1]
-        carried = f"at least {format_number(last * peak / needed)} requests/s, {peak / needed:.2f} times the last"
+        carried = (
+            f"at least {format_number(last * peak / needed)} requests/s, {format_number(peak / needed)} times the last"
+        )
         overload = f"; all up, they carry {carried} month's peak. Beyond that load, requests wait and are then refused"
     values = {
         "workload": workload.name,
@@ -145,7 +147,10 @@ def compute_headrooms(chosen: ChosenOption, option: Option) -> list[Headroom]:
                 f"headroom.{name.removeprefix('the ').replace(' ', '-')}",
                 "formula",
                 f"how often this plan fits into {name}",
-                formula=f"{limit:,.10g} / {taken.value:,.10g} {taken.unit}; valid for growth in proportion to the load",
+                formula=(
+                    f"{format_exact(limit)} / {format_exact(taken.value)} {taken.unit}; valid for growth in proportion "
+                    "to the load"
+                ),
                 facts=(taken.basis,) if taken.basis else (),
             )
             headrooms.append(Headroom(name, taken, limit, taken.divide_amount(limit, "times", basis)))
@@ -154,7 +159,7 @@ def compute_headrooms(chosen: ChosenOption, option: Option) -> list[Headroom]:
 
 def _list_limit_lines(tightest: list[Headroom]) -> Iterator[SectionLine]:
     for place, one in zip(ORDINALS, tightest, strict=False):
-        chance = f"{one.taken.chance_below(one.limit):.0%}"
+        chance = format_share(one.taken.chance_below(one.limit))
         values = {
             "place": place,
             "name": one.name,

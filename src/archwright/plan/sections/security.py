@@ -5,6 +5,7 @@ from collections import Counter
 from archwright.catalog.tables.records import Regulation
 from archwright.contract.decision import Section, SectionLine
 from archwright.contract.evidence import Control
+from archwright.contract.number_format import format_money, format_share
 from archwright.plan.accounting.fleet import ChosenOption
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.evidence.controls import CONDITIONAL_TIERS, list_checks, list_controls
@@ -68,5 +69,6 @@ def _describe_conditions(regulation: Regulation) -> list[str]:
     if regulation.deadlines:
         found.append("dates: " + ", ".join(f"{deadline.date} {deadline.what}" for deadline in regulation.deadlines))
     if (fine := regulation.fine) is not None:
-        found.append(f"fine up to {fine.max_eur:,.0f} EUR or {fine.max_turnover_share:.0%} of turnover ({fine.clause})")
+        amount = format_money(fine.max_eur, "EUR")
+        found.append(f"fine up to {amount} or {format_share(fine.max_turnover_share)} of turnover ({fine.clause})")
     return found

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from archwright.contract.decision import Section, SectionLine
 from archwright.contract.estimate import exact_estimate
-from archwright.contract.number_format import format_estimate, format_number
+from archwright.contract.number_format import format_count, format_estimate, format_exact, format_number
 from archwright.contract.plan import OWN_PLACEMENTS
 from archwright.contract.record import as_dict, replace
 from archwright.plan.accounting.fleet import ChosenOption
@@ -94,7 +94,7 @@ def _build_item_line(case: OptionContext, one: StoredItem) -> SectionLine:
 def _format_size(size: float) -> str:
     """Three digits in GB or TB."""
     number = size / (TB if size >= TB else GB)
-    return f"{format_number(float(f'{number:.3g}'))} {'TB' if size >= TB else 'GB'}"
+    return f"{format_number(number)} {'TB' if size >= TB else 'GB'}"
 
 
 def _describe_bandwidth(case: OptionContext, kept: StoredData) -> str:
@@ -102,10 +102,10 @@ def _describe_bandwidth(case: OptionContext, kept: StoredData) -> str:
         return ""
     limit = case.catalog.parameter("object.bandwidth")
     if kept.tier == "file":
-        most = f"{limit.value / GB:g} GB/s that one machine gets from object storage"
-        return f"; {kept.bandwidth / GB:.1f} GB/s, more than the {most}"
+        most = f"{format_exact(limit.value / GB)} GB/s that one machine gets from object storage"
+        return f"; {format_number(kept.bandwidth / GB)} GB/s, more than the {most}"
     streams = max(1, -(-kept.bandwidth // limit.value))
-    return f"; {kept.bandwidth / GB:.2g} GB/s, the streams of {streams:.0f} machine{'s' if streams > 1 else ''}"
+    return f"; {format_number(kept.bandwidth / GB)} GB/s, the streams of {format_count(streams, 'machine')}"
 
 
 def _list_clauses(case: OptionContext, kind: str) -> tuple[str, ...]:
@@ -127,7 +127,7 @@ def _list_cache_and_retention(case: OptionContext) -> Iterator[SectionLine]:
             yield fill_line("storage.cache", values, proof=write_proof("ttft_s", "p95", workload=workload.name))
     limited = [data for data in case.needs.data if data.retention_months is not None]
     if limited:
-        names = ", ".join(f"{data.name} {data.retention_months:g} months" for data in limited)
+        names = ", ".join(f"{data.name} {format_exact(data.retention_months or 0)} months" for data in limited)
         clauses = storage.find_clauses(case.needs, case.catalog, RETENTION_WORDS)
         yield fill_line("storage.retention", {"names": names}, demanded_by=clauses)
 
