@@ -8,6 +8,7 @@ availability.
 
 import functools
 import math
+from bisect import bisect_left
 from typing import NamedTuple
 
 from archwright.contract.estimate import Estimate
@@ -80,12 +81,10 @@ def count_spares(needed: int, target: float | None, machine: float = MACHINE_AVA
     """Return the fewest spares for half of the allowed downtime: at least 1 above 0.99, 0 without a target."""
     if target is None:
         return 0
-    spares = 1 if target > SPARE_REQUIRED_ABOVE else 0
-    goal = 1 - (1 - target) * MACHINE_DOWNTIME_SHARE - ROUNDING
-    # Few spares are the rule, and their availability has few terms, so the counts are tried in ascending order.
-    while spares < MAX_SPARES and compute_availability(needed, spares, machine) < goal:
-        spares += 1
-    return spares
+    least, goal = 1 if target > SPARE_REQUIRED_ABOVE else 0, 1 - (1 - target) * MACHINE_DOWNTIME_SHARE - ROUNDING
+    # Availability never falls with one more spare.
+    held = range(least, MAX_SPARES)
+    return least + bisect_left(held, True, key=lambda spare: compute_availability(needed, spare, machine) >= goal)
 
 
 def compute_shared_availability(machines: LoadSharing, machine: float = MACHINE_AVAILABILITY) -> float:

@@ -6,7 +6,7 @@ number of bought machines is as uncertain as the whole load.
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.cost_records import ServerSpec
@@ -193,11 +193,8 @@ def count_machines_by_month(
     """Return the machines of one type per month; `pace` selects a value from the throughput interval."""
     # The reserved machines of a shared load include its spares.
     spares = [each.choice.spares for each in assignments if each.choice.spares and each.part is None]
-    paced = list[tuple[TaskAssignment, tuple[float, ...]]]()
-    for each in assignments:
-        paced.append((_limit_steady_load(each, pace), _limit_job_hours(each, pace)))
     monthly = [
-        max(1, math.ceil(_compute_machines_used(paced, month) - ROUNDING))
+        max(1, math.ceil(_compute_machines_used(assignments, month, pace) - ROUNDING))
         + max((one[month // MONTHS_PER_YEAR] for one in spares), default=0)
         for month in range(months)
     ]
@@ -206,36 +203,13 @@ def count_machines_by_month(
     return tuple(count for count in kept for _ in range(MONTHS_PER_YEAR))[:months]
 
 
-def _limit_steady_load(assigned: TaskAssignment, pace: ThroughputBound) -> TaskAssignment:
-    """Return the assignment with the throughput at `pace`; a job unchanged."""
-    steady = assigned.steady
-    if steady is None:
-        return assigned
-    rate = exact_estimate(pace(steady.requests_per_s), "requests/s")
-    return assigned._replace(steady=steady._replace(requests_per_s=rate))
-
-
-def _limit_job_hours(assigned: TaskAssignment, pace: ThroughputBound) -> tuple[float, ...]:
-    """Return the machine-hours of a job per month at `pace`; nothing for a steady load."""
-    if assigned.steady is not None or assigned.batch is None:
-        return ()
-    # Hours per run are the inverse of throughput, so the ends of the interval swap.
-    run = assigned.batch.machine_hours
-    pace_per_h = Estimate(value=1 / run.value, low=1 / run.high, high=1 / _get_slow_end(run), unit="1/h")
-    faster = pace(pace_per_h) * run.value
-    monthly_hours = list[float]()
-    for hours in assigned.machine_hours:
-        monthly_hours.append(hours / faster)
-    return tuple(monthly_hours)
-
-
-def _compute_machines_used(paced: Sequence[tuple[TaskAssignment, tuple[float, ...]]], month: int) -> float:
-    """`paced`: assignments at their pace, with the machine-hours of jobs per month."""
+def _compute_machines_used(assignments: Assignments, month: int, pace: ThroughputBound) -> float:
     peak = mean = width = hours = 0.0
     year = month // MONTHS_PER_YEAR
-    for each, job_hours in paced:
-        demand, steady, choice = each.task.demand, each.steady, each.choice
-        if steady is not None and demand is not None:
+    for each in assignments:
+        demand, job, sized, choice = each.task.demand, each.task.job, each.sizing_result, each.choice
+        if isinstance(sized, SteadyCapacity) and demand is not None:
+            steady = sized._replace(requests_per_s=exact_estimate(pace(sized.requests_per_s), "requests/s"))
             parts = [owned.compute_machine_share(rate, steady) for rate in each.rates(demand, month)]
             if each.part is not None:
                 # Without what other types reserve, even if this type alone would need fewer machines.
@@ -245,9 +219,12 @@ def _compute_machines_used(paced: Sequence[tuple[TaskAssignment, tuple[float, ..
                 parts = [max(0.0, parts[0] - elsewhere), *rest]
             peak, mean = peak + parts[0], mean + parts[1]
             hours += sum(level.hours * part for level, part in zip(demand.levels, parts, strict=True))
-        if job_hours:
-            width += choice.width
-            hours += job_hours[month]
+        if not isinstance(sized, SteadyCapacity) and job is not None:
+            # Hours per run are the inverse of throughput, so the ends of the interval swap.
+            run = sized.machine_hours
+            pace_per_h = Estimate(value=1 / run.value, low=1 / run.high, high=1 / _get_slow_end(run), unit="1/h")
+            width += each.choice.width
+            hours += each.machine_hours[month] / (pace(pace_per_h) * run.value)
     return max(peak, mean + width, hours / HOURS_PER_MONTH)
 
 
