@@ -11,6 +11,7 @@ from archwright.contract.decision import Decision, ScoreEvidence, Section
 from archwright.contract.engine_measurement import EngineReport
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Basis, Control, Prediction
+from archwright.contract.job_window import JobWindow
 from archwright.contract.needs import Placement, Sensitivity, TokenLength, WorkloadKind
 from archwright.contract.number_format import format_number, format_quantity, format_share
 from archwright.contract.record import Record, replace
@@ -37,9 +38,7 @@ PurchaseKind = Literal["on-demand", "spot", "commit-1y", "commit-3y", "bought", 
 OWN_PLACEMENTS: frozenset[Placement] = frozenset({"this-machine", "on-premises"})
 # Nobody hires a smaller part of a person, so it is shown in hours.
 PART_TIME_FTE = 0.25
-
-# Limits of money.
-BUDGET_LIMITS = ("per_month", "capex")
+BUDGET_LIMITS = ("per_month", "capex")  # of money
 
 
 class Artefact(Record):
@@ -356,6 +355,7 @@ class Option(Record):
     staff: tuple[StaffNeed, ...] = ()
     limits: tuple[LimitProbability, ...] = ()
     servers: tuple[PlatformServers, ...] = ()
+    windows: tuple[JobWindow, ...] = ()
 
     @property
     def doubts(self) -> tuple[LimitProbability, ...]:

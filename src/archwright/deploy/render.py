@@ -24,6 +24,7 @@ from archwright.deploy.containers.engine_adapters import name_adapter_pin
 from archwright.deploy.containers.engine_containers import choose_image, find_adapter_row, find_draft, name_draft
 from archwright.deploy.containers.engine_layout import list_engines
 from archwright.deploy.containers.gateway_container import GatewayContainer, build_gateway
+from archwright.deploy.containers.night_jobs import list_night_jobs, mute_alerts
 from archwright.deploy.deployment import Deployment, build_deployment
 from archwright.deploy.hosts.rack_layout import SiteLayout, lay_out_sites, list_bill, list_hosts
 from archwright.deploy.hosts.systemd import build_units
@@ -215,6 +216,7 @@ def build_context(
     images: Mapping[str, str],
 ) -> dict[str, object]:
     """Return the names that templates use."""
+    night_jobs = list_night_jobs(deployment)
     context: dict[str, object] = {
         "deployment": deployment,
         "plan": deployment.plan,
@@ -226,6 +228,8 @@ def build_context(
         "site": deployment.main_site,
         "pools": deployment.pools,
         "engines": list_engines(deployment),
+        "night_jobs": night_jobs,
+        "muted_alerts": tuple(mute_alerts(night_jobs)),
         "gateway": build_gateway(deployment, target.engine_url, pins.addresses),
         "units": build_units(deployment) if target.name == "systemd" else None,
         "backup_jobs": list_backup_jobs(),

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from archwright.catalog.catalog import Catalog
+from archwright.contract.job_window import format_hour
 from archwright.contract.needs import TEXT_KINDS, Needs, NeedsSource, Workload
 from archwright.contract.number_format import (
     format_exact,
@@ -19,6 +21,7 @@ from archwright.plan.capacity.availability import (
 )
 from archwright.plan.capacity.candidates import WorkloadTask
 from archwright.plan.capacity.machine_count import RUN_START_H
+from archwright.plan.capacity.night_window import MIDDLE_OF_DAY_H, NightWindow, find_night_window
 from archwright.plan.capacity.purchase_options import MAX_SPOT_MACHINES, SPOT_REDONE_SHARE
 from archwright.plan.demand.forecast import HOURS_PER_MONTH, OFF_HOURS_SHARE, PEAK_SHARE, load_driver
 
@@ -93,7 +96,9 @@ def _list_workload_defaults(workload: Workload) -> Iterable[str]:
         yield f"{name}: no limit on {', '.join(f'slo.{field}' for field in unlimited)}"
 
 
-def record_rule_assumptions(needs: Needs, tasks: tuple[WorkloadTask, ...], ledger: PlanProvenance) -> None:
+def record_rule_assumptions(
+    needs: Needs, tasks: tuple[WorkloadTask, ...], ledger: PlanProvenance, *, catalog: Catalog
+) -> None:
     steady = [task for task in tasks if task.demand is not None]
     allow = set(needs.placement.allow)
     if allow == {"this-machine"}:
@@ -126,10 +131,20 @@ def record_rule_assumptions(needs: Needs, tasks: tuple[WorkloadTask, ...], ledge
             "on-premises machines are purchased at the start of each year for its busiest month. Workloads share them; "
             "batch jobs run beside the mean load, not during the peak."
         )
+        ledger.add_assumptions(*_list_night_rules(tasks, find_night_window(needs, catalog)))
     if "hybrid" in allow:
         ledger.add_assumptions(
             "hybrid: the residency of the data decides which work may leave the site. A regulation adds controls, such "
             "as a contract with the provider, and bars no place inside the residency"
+        )
+
+
+def _list_night_rules(tasks: tuple[WorkloadTask, ...], night: NightWindow | None) -> Iterable[str]:
+    if night is not None and any(task.job is not None for task in tasks):
+        closed = f"{format_hour(night.starts_h)} to {format_hour(night.starts_h + night.lasts_h)} ({night.time_zone})"
+        yield (
+            f"services open around {format_hour(MIDDLE_OF_DAY_H)}, so jobs may use their machines from {closed}. A "
+            "service without slo.availability may stop meanwhile. Other services keep machines for their load at night."
         )
 
 

@@ -185,7 +185,7 @@ class Planner:
         self._download = concessions.download
         self.converter = BudgetConverter(needs.budget, catalog, ledger)
         self._tasks = list_tasks(needs, catalog)
-        record_rule_assumptions(needs, self._tasks, ledger)
+        record_rule_assumptions(needs, self._tasks, ledger, catalog=catalog)
         self._missing = list_unsized(needs, self._tasks, ledger)
         sizer, writer = sizer or SizingCache(catalog, needs), PoolWriter(catalog, ledger, needs.placement.site)
         self.world = PlanningContext(

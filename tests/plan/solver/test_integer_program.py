@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from archwright.errors import PlanError
 from archwright.plan.solver.integer_program import IntegerProgram
-from archwright.plan.solver.problem import AssignmentChoice, MachineSupply, SolverLimits, prune_dominated
+from archwright.plan.solver.problem import (
+    AssignmentChoice,
+    MachineSupply,
+    SolverLimits,
+    keep_cheapest_types,
+    prune_dominated,
+)
 
 SMALL = MachineSupply("small", usd=(10.0,), usd_per_month=(1.0,), capex_usd=(8.0,), power_kw=1.0, rack_units=2.0)
 LARGE = MachineSupply("large", usd=(25.0,), usd_per_month=(2.0,), capex_usd=(20.0,), power_kw=3.0, rack_units=4.0)
@@ -33,6 +39,11 @@ def runs(
 
 def works(task: str, model: str, machine: str, *, width: float, hours: float) -> AssignmentChoice:
     return AssignmentChoice(task, model, machine, hours=(hours,), width=width, work_usd=(0.0,))
+
+
+def waits(task: str, machine: str, *, width: float, night: float) -> AssignmentChoice:
+    """A job that takes so much of a night."""
+    return works(task, "", machine, width=width, hours=10.0)._replace(night_share=night)
 
 
 def solved(  # type: ignore[no-untyped-def]
@@ -72,10 +83,55 @@ LOAD = runs("a", "", "small", peak=4.0, mean=1.0)
         ((LOAD, works("j", "", "small", width=4.0, hours=10.0)), 5, 0),
         # The work of a month fits into a month.
         ((works("j", "", "small", width=1.0, hours=1500.0),), 3, 0),
+        # A job of the night uses what the load gives up then, and not what it keeps.
+        ((runs("a", "", "small", peak=1.0, mean=1.0, night=(0.0,)), waits("j", "small", width=1.0, night=0.5)), 1, 0),
+        ((runs("a", "", "small", peak=1.0, mean=1.0, night=(0.5,)), waits("j", "small", width=1.0, night=0.5)), 2, 0),
+        ((runs("a", "", "small", peak=1.0, mean=1.0), waits("j", "small", width=1.0, night=0.5)), 2, 0),
+        # Beside a job that runs at any hour, and beside the spares.
+        ((works("i", "", "small", width=0.5, hours=1.0), waits("j", "small", width=1.0, night=0.5)), 2, 0),
+        (
+            (
+                runs("a", "", "small", peak=1.0, mean=1.0, spares=1, night=(0.0,)),
+                waits("j", "small", width=2.0, night=0.5),
+            ),
+            3,
+            0,
+        ),
+        # Two jobs of a night run one after another.
+        ((waits("i", "small", width=1.0, night=0.5), waits("j", "small", width=1.0, night=0.5)), 1, 0),
     ],
 )
 def test_machines_of_loads_spares_and_jobs(choices: tuple[AssignmentChoice, ...], small: int, large: int) -> None:
     assert solved(choices).machines == ((small,), (large,))
+
+
+def test_jobs_that_take_more_than_a_night_do_not_share_it() -> None:
+    both = (waits("i", "small", width=1.0, night=0.6), waits("j", "small", width=1.0, night=0.6))
+    assert solved(both) is None
+    assert taken(solved((*both, works("j", "", "small", width=1.0, hours=1.0)))) == [0, 2]
+
+
+def test_a_choice_of_the_night_and_one_of_the_day_stay_apart() -> None:
+    day, night = works("j", "", "small", width=1.0, hours=10.0), waits("j", "small", width=1.0, night=0.5)
+    load = runs("a", "", "small", peak=1.0, mean=1.0, night=(0.0,))
+    assert prune_dominated((load, day, night), (SMALL,), {}) == (load, day, night)
+    assert keep_cheapest_types((load, day, night), (SMALL, LARGE)) == (load, day, night)
+    assert taken(solved((load, day, night))) == [0, 2]
+
+
+def test_a_type_that_is_the_cheapest_at_night_alone_stays() -> None:
+    """By day, the load and the job need two small machines, and one large machine costs less than these."""
+    large = LARGE._replace(usd=(15.0,))
+    ways = (
+        runs("a", "", "small", peak=1.0, mean=1.0, night=(0.0,)),
+        runs("a", "", "large", peak=0.5, mean=0.5, night=(0.0,)),
+        works("j", "", "small", width=1.0, hours=10.0),
+        works("j", "", "large", width=0.5, hours=10.0),
+        waits("j", "small", width=1.0, night=0.5),
+        waits("j", "large", width=0.5, night=0.5),
+    )
+    kept = keep_cheapest_types(ways, (SMALL, large))
+    assert solved(kept, (SMALL, large)).machines == ((1,), (0,))
 
 
 @pytest.mark.parametrize(

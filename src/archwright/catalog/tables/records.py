@@ -278,12 +278,16 @@ class Region(Fact):
 
 
 class Country(Fact):
-    """`places` are the groups of the country; `alpha3` is set only if another table uses that code."""
+    """`places` are the groups of the country; `alpha3` is set only if another table uses that code.
+
+    `time_zone`: of its largest cities, a name of the tz database.
+    """
 
     country: str
     alpha3: str
     name: str
     places: tuple[str, ...]
+    time_zone: str
 
 
 class EnergyTariff(Fact):

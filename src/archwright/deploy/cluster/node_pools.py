@@ -5,11 +5,13 @@ engines, or the job machines and what no engine of a class uses. Engines take ba
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from archwright.contract.plan import WorkloadPlan
 from archwright.deploy.containers.engine_containers import find_resource
 from archwright.deploy.containers.job_commands import JobCommand, choose_command
+from archwright.deploy.containers.night_jobs import NightJob, list_night_jobs
 from archwright.deploy.deployment import Deployment, DeploymentSite, MachineGroup, PoolDeployment
 from archwright.deploy.names import make_label
 
@@ -17,6 +19,13 @@ from archwright.deploy.names import make_label
 JOB_IDLE_S = 120
 # Kubernetes and its agents keep the rest of a machine.
 NODE_SHARE = 0.95
+# A job uses this part of its machine, since the node's own services need the rest.
+JOB_SHARE = 0.8
+REFRESH_SUFFIX = "-refresh"
+JOB_QUEUE = "jobs"
+JOB_PRIORITY = "jobs"
+# The class of jobs for which engines of the same queue stop.
+NIGHT_PRIORITY = "night"
 PURCHASES = ("reserved", "on-demand", "spot")
 
 
@@ -108,7 +117,7 @@ class Queue(NamedTuple):
 class Job(NamedTuple):
     """Work without an endpoint, on `nodes` machines of a class at once; the plan has `planned_nodes` for it.
 
-    `workload`: its name in the needs.
+    `workload`: its name in the needs. `night`: its window, if it waits for the night.
     """
 
     name: str
@@ -116,10 +125,62 @@ class Job(NamedTuple):
     node_class: NodeClass
     planned_nodes: int
     command: JobCommand
+    night: NightJob | None = None
 
     @property
     def nodes(self) -> int:
         return self.command.machines
+
+    @property
+    def kind(self) -> str:
+        """Its kind of Kubernetes. A job that runs once has no clock, also at night."""
+        if self.nodes > 1:
+            return "RayJob"
+        if self.night is not None and self.night.cron:
+            return "CronJob"
+        return "Job"
+
+    @property
+    def group(self) -> MachineGroup:
+        return self.node_class.pools[0].group
+
+    @property
+    def accelerators(self) -> int:
+        """Accelerators of one of its machines; a job of the night leaves those of engines that serve on."""
+        if self.night is not None:
+            return self.night.window.accelerators
+        return self.group.accelerator_count
+
+    @property
+    def share(self) -> float:
+        """Share of a machine that a run uses."""
+        present = self.group.accelerator_count
+        if self.night is None or not present or not self.accelerators:
+            return JOB_SHARE
+        return JOB_SHARE * self.accelerators / present
+
+    @property
+    def cpu(self) -> int:
+        cores = math.floor(self.group.vcpu * self.share)
+        return max(1, cores)
+
+    @property
+    def memory_mib(self) -> int:
+        memory_bytes = self.group.memory_bytes * self.share
+        return math.floor(memory_bytes / 2**20)
+
+    @property
+    def queue(self) -> str:
+        """The queue whose quota it uses: at night that of the engines that stop for it, else the queue of jobs."""
+        if self.night is None or not self.night.pauses:
+            return JOB_QUEUE
+        return self.night.pauses[0].queue
+
+    @property
+    def priority(self) -> str:
+        if self.queue == JOB_QUEUE:
+            return JOB_PRIORITY
+        return NIGHT_PRIORITY
 
 
 class ClusterCapacity(NamedTuple):
@@ -129,9 +190,32 @@ class ClusterCapacity(NamedTuple):
     jobs: tuple[Job, ...]
 
     @property
+    def paused_sites(self) -> tuple[DeploymentSite, ...]:
+        """The sites where engines stop for a job."""
+        sites = dict[str, DeploymentSite]()
+        for job in self.jobs:
+            site = job.node_class.site
+            if job.priority == NIGHT_PRIORITY:
+                sites[site.name] = site
+        return tuple(sites.values())
+
+    @property
     def job_extras(self) -> list[str]:
         """Return the extras that the image of all jobs installs."""
         return sorted({extra for job in self.jobs for extra in job.command.extras})
+
+    def find_job(self, night: NightJob) -> Job:
+        """Return the job of a window."""
+        return next(job for job in self.jobs if job.name == night.name)
+
+    @property
+    def night_extras(self) -> list[str]:
+        """Return the extras that the jobs of the night import."""
+        extras = set[str]()
+        for job in self.jobs:
+            if job.night is not None:
+                extras.update(job.command.extras)
+        return sorted(extras)
 
     def list_resources(self, site: DeploymentSite) -> list[str]:
         """Return the extended resources of a site's accelerators."""
@@ -147,15 +231,31 @@ def build_capacity(deployment: Deployment) -> ClusterCapacity:
     classes = _group_classes(pools)
     peaks = {one.pool: one.peak for one in deployment.option.purchases}
     workloads = {workload.name: workload for workload in deployment.plan.workloads}
-    jobs = [_build_job(name, one, peaks[name], workloads.get(name)) for one in classes for name in one.jobs]
+    jobs = dict[str, Job]()
+    for node_class in classes:
+        for name in node_class.jobs:
+            workload = _find_workload(name, workloads)
+            job = _build_job(name, node_class, peaks[name], workload)
+            jobs[job.name] = job
+    for night in list_night_jobs(deployment):
+        jobs[night.name] = jobs[night.name]._replace(night=night)
     queues = [queue for site in deployment.sites for queue in _build_queues(site, classes)]
-    return ClusterCapacity(tuple(pools), tuple(classes), tuple(queues), tuple({one.name: one for one in jobs}.values()))
+    return ClusterCapacity(tuple(pools), tuple(classes), tuple(queues), tuple(jobs.values()))
 
 
 def _build_job(name: str, node_class: NodeClass, peak: int, workload: WorkloadPlan | None) -> Job:
     planned_nodes = peak if node_class.is_job else 1
     command = choose_command(workload, planned_nodes)
-    return Job(make_label(name), name, node_class, planned_nodes, command)
+    workload_name = name
+    if workload is not None:
+        workload_name = workload.name
+    return Job(make_label(name), workload_name, node_class, planned_nodes, command)
+
+
+def _find_workload(job: str, workloads: Mapping[str, WorkloadPlan]) -> WorkloadPlan | None:
+    """Return the workload of a job; one that also answers requests has a suffix in the name of its job."""
+    name = job.removesuffix(REFRESH_SUFFIX)
+    return workloads.get(job) or workloads.get(name)
 
 
 def _build_pool(site: DeploymentSite, group: MachineGroup) -> NodePool:

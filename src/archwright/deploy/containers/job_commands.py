@@ -6,7 +6,7 @@ Training and refinement share their work by Ray; an index and the parsing of doc
 import shlex
 
 from archwright.contract.plan import WorkloadPlan
-from archwright.contract.record import Record
+from archwright.contract.record import Record, replace
 from archwright.deploy.names import make_label
 
 SPEC_FOLDER = "/etc/archwright/job"
@@ -20,7 +20,7 @@ class JobCommand(Record):
     """`lines`: command lines, each of which runs if those before it succeeded. `machines`: those that they use at once.
 
     `extras`: those that the image of the job installs. `prerequisite`: what must be true before the job starts.
-    `file`: of the config map; empty: the job has none.
+    `file`: of the config map, or in `folder`; empty: the job has none.
     """
 
     lines: tuple[tuple[str, ...], ...]
@@ -28,6 +28,15 @@ class JobCommand(Record):
     prerequisite: str
     machines: int = 1
     file: str = ""
+    folder: str = SPEC_FOLDER
+
+    def in_folder(self, folder: str) -> "JobCommand":
+        """Return the command with its file in another folder."""
+        lines = list[tuple[str, ...]]()
+        for line in self.lines:
+            words = tuple(word.replace(self.folder, folder) for word in line)
+            lines.append(words)
+        return replace(self, lines=tuple(lines), folder=folder)
 
     @property
     def words(self) -> tuple[str, ...]:

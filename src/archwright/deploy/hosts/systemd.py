@@ -14,6 +14,7 @@ from archwright.contract.record import Record, replace
 from archwright.deploy.containers.engine_containers import MODELS, EngineContainer
 from archwright.deploy.containers.engine_layout import list_engines
 from archwright.deploy.containers.gateway_container import locate_engines
+from archwright.deploy.containers.night_jobs import NightJob
 from archwright.deploy.deployment import Deployment, PoolDeployment
 from archwright.deploy.names import make_label
 from archwright.deploy.single_machine import (
@@ -66,6 +67,10 @@ class MachineUnits(Record):
     @property
     def all_engines(self) -> tuple[EngineService, ...]:
         return (*self.engines, self.version_engine)
+
+    def list_paused(self, job: NightJob) -> tuple[str, ...]:
+        """Return the units that stop for a job."""
+        return tuple(engine.file for engine in self.engines if engine.pool in job.pauses)
 
 
 def build_units(deployment: Deployment) -> MachineUnits:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate, exact_estimate
+from archwright.contract.job_window import JobWindow
 from archwright.contract.needs import Budget, Placement
 from archwright.contract.number_format import format_exact, format_number
 from archwright.contract.plan import (
@@ -64,6 +65,7 @@ class OptionDraft(NamedTuple):
     staff: tuple[StaffNeed, ...] = ()
     limits: Limits = ()
     servers: tuple[PlatformServers, ...] = ()
+    windows: tuple[JobWindow, ...] = ()
 
 
 def is_monthly(term: CashFlow) -> bool:

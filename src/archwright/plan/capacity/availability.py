@@ -81,10 +81,16 @@ def count_spares(needed: int, target: float | None, machine: float = MACHINE_AVA
     """Return the fewest spares for half of the allowed downtime: at least 1 above 0.99, 0 without a target."""
     if target is None:
         return 0
-    least, goal = 1 if target > SPARE_REQUIRED_ABOVE else 0, 1 - (1 - target) * MACHINE_DOWNTIME_SHARE - ROUNDING
+    minimum = int(target > SPARE_REQUIRED_ABOVE)
+    goal = 1 - (1 - target) * MACHINE_DOWNTIME_SHARE - ROUNDING
+
+    def is_enough(spares: int) -> bool:
+        return compute_availability(needed, spares, machine) >= goal
+
     # Availability never falls with one more spare.
-    held = range(least, MAX_SPARES)
-    return least + bisect_left(held, True, key=lambda spare: compute_availability(needed, spare, machine) >= goal)
+    counts = range(minimum, MAX_SPARES)
+    further = bisect_left(counts, True, key=is_enough)
+    return minimum + further
 
 
 def compute_shared_availability(machines: LoadSharing, machine: float = MACHINE_AVAILABILITY) -> float:

@@ -45,6 +45,12 @@ def count_job_machines(batch: BatchWork, job: BatchJob, redone: float = 1.0) -> 
     return count_within(min(high, math.ceil(count_within(high, 1.0) * slower * slower)), slower), ()
 
 
+def compute_longest_run_h(batch: BatchWork, job: BatchJob, machines: int) -> float:
+    """Return the hours of a run in the busiest month, with its start, at the certainty of the workload."""
+    slower = batch.machine_hours.quantile(job.workload.slo.certainty) / batch.machine_hours.value
+    return batch.hours(machines) * max(job.growth) * slower + RUN_START_H
+
+
 def assess_deadline(batch: BatchWork, job: BatchJob, machines: int) -> Limits:
     """Return the deadline of a run in the busiest month with its probability."""
     share = batch.hours(machines) * max(job.growth) / batch.machine_hours.value

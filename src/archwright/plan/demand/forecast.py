@@ -11,6 +11,7 @@ Documents with a deadline run at the peak until all are done; then their machine
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from archwright.contract.needs import SERVING_KINDS, TEXT_KINDS, Needs, Period, TokenLength, Traffic, Workload
@@ -71,6 +72,10 @@ class Demand(NamedTuple):
         levels = zip(self.levels, self.rates(month), strict=True)
         return sum(level.hours * rate for level, rate in levels) * SECONDS_PER_HOUR
 
+    def sum_machine_hours(self, machines: Sequence[float]) -> float:
+        """Return the machine-hours of a month; `machines`: those that run at each load level."""
+        return sum(level.hours * count for level, count in zip(self.levels, machines, strict=True))
+
     def excess_over(self, kept: tuple[float, ...]) -> Demand:
         """Return the load above `kept` requests per second in each month."""
         rest, months = self._replace(elsewhere=kept), range(len(self.growth))
@@ -115,6 +120,20 @@ class BatchJob(NamedTuple):
     runs_per_month: float
     deadline_h: float
     growth: tuple[float, ...]
+
+    @property
+    def every(self) -> Period | None:
+        """How often the job runs; None if only once in the horizon."""
+        match self.workload.kind:
+            case "data-processing":
+                return "day"
+            case "finetune":
+                return self.workload.every or "month"
+            case "pretrain":
+                return None
+            case _:
+                traffic = self.workload.traffic or Traffic()
+                return traffic.refresh
 
 
 def load_driver(workload: str) -> str:

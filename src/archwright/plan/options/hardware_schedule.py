@@ -11,6 +11,7 @@ from collections.abc import Callable
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.cost_records import ServerSpec
 from archwright.contract.estimate import Estimate, exact_estimate
+from archwright.contract.job_window import JobWindow
 from archwright.contract.needs import Site
 from archwright.contract.number_format import format_share
 from archwright.contract.record import replace
@@ -19,8 +20,15 @@ from archwright.plan.accounting.fleet import MachineFleet
 from archwright.plan.accounting.provenance import PlanProvenance
 from archwright.plan.capacity.availability import RedundancyRequirement
 from archwright.plan.capacity.machine_count import ROUNDING, count_job_machines, count_machines
+from archwright.plan.capacity.night_window import select_night_share
 from archwright.plan.cost.prices import node_price
-from archwright.plan.demand.forecast import HOURS_PER_MONTH, MONTHS_PER_YEAR, split_into_years
+from archwright.plan.demand.forecast import (
+    HOURS_PER_DAY,
+    HOURS_PER_MONTH,
+    MONTHS_PER_YEAR,
+    Demand,
+    split_into_years,
+)
 from archwright.plan.options import owned_hardware as owned
 from archwright.plan.options.option_builder import (
     MIN_THROUGHPUT_SHARE,
@@ -32,7 +40,7 @@ from archwright.plan.options.option_builder import (
     list_purchases,
 )
 from archwright.plan.options.owned_hardware import Assignments, HardwareStock, TaskAssignment
-from archwright.sizing.hardware.machine import SteadyCapacity
+from archwright.sizing.hardware.machine import BatchWork, SteadyCapacity
 
 ThroughputBound = Callable[[Estimate], float]
 # A stock, and its machines month by month.
@@ -68,6 +76,8 @@ class HardwareScheduler:
             present = whole[-1] - counts[-1]
             terms = self._price_purchase(stock, used, counts, (place, present)) if stock.purchase == "bought" else ()
             parts.append(OptionPart(terms=terms, fleets=(fleet,)))
+        windows = _schedule_nights(used, whole, stocks[0][0].host.machine.accelerator_count)
+        parts.append(OptionPart(windows=windows, notes=tuple(one.summary for one in windows)))
         pools = dict.fromkeys(each.pool for each in used)
         # One workload's pool lists the spares; if any machine fails, they replace it.
         first = max(used, key=lambda each: max(each.choice.peak, default=0.0))
@@ -204,28 +214,122 @@ def count_machines_by_month(
 
 
 def _compute_machines_used(assignments: Assignments, month: int, pace: ThroughputBound) -> float:
-    peak = mean = width = hours = 0.0
-    year = month // MONTHS_PER_YEAR
-    for each in assignments:
-        demand, job, sized, choice = each.task.demand, each.task.job, each.sizing_result, each.choice
-        if isinstance(sized, SteadyCapacity) and demand is not None:
-            steady = sized._replace(requests_per_s=exact_estimate(pace(sized.requests_per_s), "requests/s"))
-            parts = [owned.compute_machine_share(rate, steady) for rate in each.rates(demand, month)]
-            if each.part is not None:
-                # Without what other types reserve, even if this type alone would need fewer machines.
-                elsewhere = choice.peak[year] - _get_reserved_machines(each, year)
-                share = 1 - each.load_share(year * MONTHS_PER_YEAR)
-                rest = (max(0.0, part - choice.mean[year] * share) for part in parts[1:])
-                parts = [max(0.0, parts[0] - elsewhere), *rest]
-            peak, mean = peak + parts[0], mean + parts[1]
-            hours += sum(level.hours * part for level, part in zip(demand.levels, parts, strict=True))
-        if not isinstance(sized, SteadyCapacity) and job is not None:
-            # Hours per run are the inverse of throughput, so the ends of the interval swap.
-            run = sized.machine_hours
-            pace_per_h = Estimate(value=1 / run.value, low=1 / run.high, high=1 / _get_slow_end(run), unit="1/h")
-            width += each.choice.width
-            hours += each.machine_hours[month] / (pace(pace_per_h) * run.value)
-    return max(peak, mean + width, hours / HOURS_PER_MONTH)
+    use = MachineUse(month, pace)
+    for assigned in assignments:
+        sized = assigned.sizing_result
+        if not isinstance(sized, SteadyCapacity):
+            use.add_job(assigned, sized)
+        elif assigned.task.demand is not None:
+            use.add_load(assigned, assigned.task.demand, sized)
+    return use.machines
+
+
+class MachineUse:
+    """Machines of one type that loads and jobs use in a month, at a pace of their work."""
+
+    def __init__(self, month: int, pace: ThroughputBound) -> None:
+        self._month = month
+        self._pace = pace
+        self._peak = 0.0
+        self._mean = 0.0
+        self._hours = 0.0
+        self._width = 0.0
+        # The night: machines that loads keep, those of its widest job, and the part of it that all runs take.
+        self._night_load = 0.0
+        self._night_width = 0.0
+        self._night_share = 0.0
+
+    @property
+    def machines(self) -> float:
+        # If the runs of a night take longer than it lasts, more of them run at once.
+        night_jobs = self._night_width * max(1.0, self._night_share)
+        by_day = self._mean + self._width
+        return max(self._peak, by_day, self._night_load + self._width + night_jobs, self._hours / HOURS_PER_MONTH)
+
+    def add_load(self, assigned: TaskAssignment, demand: Demand, sized: SteadyCapacity) -> None:
+        year = self._month // MONTHS_PER_YEAR
+        steady = sized._replace(requests_per_s=exact_estimate(self._pace(sized.requests_per_s), "requests/s"))
+        parts = [owned.compute_machine_share(rate, steady) for rate in assigned.rates(demand, self._month)]
+        if assigned.part is not None:
+            # Without what other types reserve, even if this type alone would need fewer machines.
+            choice = assigned.choice
+            elsewhere = choice.peak[year] - _get_reserved_machines(assigned, year)
+            share = 1 - assigned.load_share(year * MONTHS_PER_YEAR)
+            lower_levels = (max(0.0, part - choice.mean[year] * share) for part in parts[1:])
+            parts = [max(0.0, parts[0] - elsewhere), *lower_levels]
+        self._peak += parts[0]
+        self._mean += parts[1]
+        self._night_load += select_night_share(demand, steady, parts)
+        self._hours += demand.sum_machine_hours(parts)
+
+    def add_job(self, assigned: TaskAssignment, sized: BatchWork) -> None:
+        # Hours per run are the inverse of throughput, so the ends of the interval swap.
+        run = sized.machine_hours
+        runs_per_h = Estimate(value=1 / run.value, low=1 / run.high, high=1 / _get_slow_end(run), unit="1/h")
+        slowdown = 1 / (self._pace(runs_per_h) * run.value)
+        choice = assigned.choice
+        if choice.runs_at_night:
+            self._night_width = max(self._night_width, choice.width)
+            self._night_share += choice.night_share * slowdown
+        else:
+            self._width += choice.width
+            self._hours += assigned.machine_hours[self._month] * slowdown
+
+
+def _schedule_nights(used: Assignments, whole: tuple[int, ...], accelerators: int) -> tuple[JobWindow, ...]:
+    """Return the windows of the jobs of the night, one after another.
+
+    `whole`: machines of the type per month; `accelerators`: of one machine. Time that the runs leave is divided in
+    proportion to them. There is no window if the machines carry all jobs by day.
+    """
+    if _fit_by_day(used, whole):
+        return ()
+    total_h = sum(assigned.run_h for assigned in used)
+    passed_h = 0.0
+    windows = list[JobWindow]()
+    for assigned in used:
+        night = assigned.night
+        job = assigned.task.job
+        if night is None or job is None:
+            continue
+        lasts_h = night.lasts_h * assigned.run_h / total_h
+        window = JobWindow(
+            job=assigned.pool,
+            workload=job.workload.name,
+            every=job.every,
+            starts_h=(night.starts_h + passed_h) % HOURS_PER_DAY,
+            lasts_h=lasts_h,
+            run_h=assigned.run_h,
+            time_zone=night.time_zone,
+        )
+        # Work without a model uses processors only.
+        if assigned.model is not None:
+            width = min(1.0, assigned.choice.width)
+            count = math.ceil(width * accelerators - ROUNDING)
+            window = replace(window, accelerators=count, pauses=_list_paused_pools(used))
+        windows.append(window)
+        passed_h += lasts_h
+    return tuple(windows)
+
+
+def _list_paused_pools(used: Assignments) -> tuple[str, ...]:
+    return tuple(assigned.pool for assigned in used if assigned.choice.peak and not any(assigned.choice.night))
+
+
+def _fit_by_day(used: Assignments, whole: tuple[int, ...]) -> bool:
+    """True if the machines carry all jobs at once, beside the mean of their loads, in each year."""
+    for year, machines in enumerate(whole[::MONTHS_PER_YEAR]):
+        busy = 0.0
+        spares = 0
+        for assigned in used:
+            choice = assigned.choice
+            busy += choice.width
+            if choice.peak:
+                busy += choice.mean[year]
+                spares = max(spares, choice.spares[year])
+        if busy + spares > machines + ROUNDING:
+            return False
+    return True
 
 
 def _build_fleet(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.tables.records import Accelerator, ModelSpec, Offer
 from archwright.contract.estimate import Estimate, within_factor
+from archwright.contract.job_window import JobWindow
 from archwright.contract.needs import TEXT_KINDS, Needs, Site
 from archwright.contract.number_format import format_ends, format_exact, format_number
 from archwright.contract.plan import (
@@ -94,6 +95,7 @@ class OptionPart(NamedTuple):
     notes: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
     limits: Limits = ()
+    windows: tuple[JobWindow, ...] = ()
 
 
 def join_parts(parts: Iterable[OptionPart]) -> OptionPart:
@@ -437,6 +439,7 @@ class OptionBuilder:
             models=part.models,
             purchases=part.purchases,
             fleets=part.fleets,
+            windows=part.windows,
             misses=tuple(dict.fromkeys((*draft.misses, *part.misses, *quotas.misses))),
             notes=tuple(dict.fromkeys((*draft.notes, *quotas.notes, *part.notes))),
             limits=keep_least_probable((*draft.limits, *part.limits, *quotas.limits)),

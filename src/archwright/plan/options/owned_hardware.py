@@ -26,7 +26,14 @@ from archwright.plan.capacity.candidates import (
     WorkloadTask,
     fits_form,
 )
-from archwright.plan.capacity.machine_count import ROUNDING, compute_machine_hours, count_job_machines, count_machines
+from archwright.plan.capacity.machine_count import (
+    ROUNDING,
+    compute_longest_run_h,
+    compute_machine_hours,
+    count_job_machines,
+    count_machines,
+)
+from archwright.plan.capacity.night_window import NightWindow, find_night_window, select_night_share
 from archwright.plan.cost.hardware_lifecycle import (
     find_owned_node,
     plan_generations,
@@ -54,6 +61,8 @@ MIN_MACHINE_SHARE = 1 / 16
 # Weight of the running costs of owned machines in the program: they serve before any machine is bought or rented, and
 # no more of them run than the work needs.
 OWNED_FIRST_WEIGHT = 1e-3
+# Kinds of jobs that run for months, day and night.
+ALL_HOURS_KINDS = frozenset({"pretrain"})
 
 
 class HardwareStock(NamedTuple):
@@ -69,7 +78,7 @@ class TaskAssignment(NamedTuple):
     `pick`: rented machines; with `kept` set, they serve the load above `kept` requests/s (per month), which stay on
     site. `suffix`: distinguishes a second pool of the workload. `part`: the part of a load that machine types share;
     None if one type serves the whole load. A run of a job uses `width` machines, or slices of which a machine has
-    `slices`.
+    `slices`; it takes at most `run_h` hours. `night`: the window of a job that waits for the night.
     """
 
     choice: AssignmentChoice
@@ -83,6 +92,8 @@ class TaskAssignment(NamedTuple):
     kept: tuple[float, ...] = ()
     suffix: str = ""
     part: SelectedChoice | None = None
+    night: NightWindow | None = None
+    run_h: float = 0.0
 
     @property
     def pool(self) -> str:
@@ -147,6 +158,7 @@ class OnPremisesSite:
         own_price = site.electricity_usd_per_kwh if site is not None else None
         self._usd_per_kwh = catalog.electricity_usd_per_kwh(self.country).value if own_price is None else own_price
         self._allowed = MachineFinder(needs, catalog)
+        self._night = find_night_window(needs, catalog)
         self._hosts = self._allowed.list_purchasable(self.where)
         self._found: dict[tuple[str, tuple[str, ...], bool], list[TaskAssignment]] = {}
         self.notes: list[str] = []
@@ -222,19 +234,44 @@ class OnPremisesSite:
             busy = tuple(compute_busy_machines(demand, steady, one) * HOURS_PER_MONTH for one in demand.growth)
             yield TaskAssignment(self._add_work_cost(choice, host, steady.busy_w, busy), task, model, steady)
         for job, model, batch in self._sizer.list_batch(task, models, host):
-            width, slices = count_job_machines(batch, job)[0], 1
-            if (sliced := self._slice_job(job, model, host.machine)) is not None:
-                whole_w, (batch, width, slices) = batch.busy_w, sliced
-                # The host is busy once, not in every slice.
-                batch = batch._replace(busy_w=whole_w / slices)
-            if not fits_form(host, width / slices):
+            work = TaskAssignment(_UNASSIGNED, task, model, None, batch)
+            yield from self._size_job(work, job, host)
+            if self._night is not None and job.workload.kind not in ALL_HOURS_KINDS:
+                yield from self._size_night_job(work, job, host)
+
+    def _size_job(self, work: TaskAssignment, job: BatchJob, host: CandidateMachine) -> Iterable[TaskAssignment]:
+        """Yield the work of a job on whole machines, or on slices of one; nothing if an office holds too few."""
+        batch = work.batch
+        if batch is None:
+            return
+        width = count_job_machines(batch, job)[0]
+        slices = 1
+        if (sliced := self._slice_job(job, work.model, host.machine)) is not None:
+            whole_w, (batch, width, slices) = batch.busy_w, sliced
+            # The host is busy once, not in every slice.
+            batch = batch._replace(busy_w=whole_w / slices)
+        share = width / slices
+        if not fits_form(host, share):
+            return
+        assigned = work._replace(batch=batch, width=width, slices=slices)
+        hours = assigned.machine_hours
+        most = tuple(max(hours[month] for month in year) for year in self._years)
+        choice = AssignmentChoice(work.task.name, get_model_id(work.model), host.machine.id, width=share, hours=most)
+        yield assigned._replace(choice=self._add_work_cost(choice, host, batch.busy_w * slices, hours))
+
+    def _size_night_job(self, work: TaskAssignment, job: BatchJob, host: CandidateMachine) -> Iterable[TaskAssignment]:
+        """Yield the work of a job that waits for the night; nothing if its longest run takes longer than a night."""
+        night = self._night
+        if night is None:
+            return
+        nightly = job._replace(deadline_h=min(job.deadline_h, night.lasts_h))
+        for assigned in self._size_job(work, nightly, host):
+            if assigned.batch is None or count_broken_limits(assigned):
                 continue
-            each = TaskAssignment(_UNASSIGNED, task, model, None, batch, width, slices)
-            hours = each.machine_hours
-            most = tuple(max(hours[month] for month in year) for year in self._years)
-            name, share = get_model_id(model), width / slices
-            choice = AssignmentChoice(task.name, name, host.machine.id, width=share, hours=most)
-            yield each._replace(choice=self._add_work_cost(choice, host, batch.busy_w * slices, hours))
+            run_h = compute_longest_run_h(assigned.batch, job, assigned.width)
+            if run_h <= nightly.deadline_h:
+                choice = assigned.choice._replace(night_share=run_h / night.lasts_h)
+                yield assigned._replace(choice=choice, night=night, run_h=run_h)
 
     def _slice_job(self, job: BatchJob, model: ModelSpec | None, machine: Machine) -> tuple[BatchWork, int, int] | None:
         """Return the work on a slice, the slices of a run, and those of a machine; None if a run needs whole machines.
@@ -275,22 +312,30 @@ def build_steady_choice(
     kept: tuple[float, ...] = (),
 ) -> AssignmentChoice:
     """Build a choice from the busiest month of each year; `kept`: upper limit of the requests/s in each month."""
-    busiest = [max(year, key=lambda month: demand.growth[month]) for year in split_into_years(len(demand.growth))]
-    rates = [[min(rate, kept[month]) if kept else rate for rate in demand.rates(month)] for month in busiest]
-    taken = [[compute_machine_share(rate, steady) for rate in month] for month in rates]
-    peak = tuple(one[0] for one in taken)
+    machines = list[tuple[float, ...]]()
+    for year in split_into_years(len(demand.growth)):
+        busiest = max(year, key=lambda month: demand.growth[month])
+        rates = demand.rates(busiest)
+        if kept:
+            rates = tuple(min(rate, kept[busiest]) for rate in rates)
+        machines.append(tuple(compute_machine_share(rate, steady) for rate in rates))
+    peak = tuple(levels[0] for levels in machines)
     target = demand.workload.slo.availability
-    spares = tuple(count_spares(count_machines(one, 1.0), target) if one else 0 for one in peak)
+    spares = tuple(count_spares(count_machines(most, 1.0), target) if most else 0 for most in peak)
+    parts = round(1 / MIN_MACHINE_SHARE)
+    if steady.devices:
+        parts = steady.engines
     return AssignmentChoice(
         task,
         get_model_id(model),
         machine,
         peak=peak,
-        mean=tuple(one[1] for one in taken),
-        hours=tuple(sum(level.hours * part for level, part in zip(demand.levels, one, strict=True)) for one in taken),
+        mean=tuple(levels[1] for levels in machines),
+        hours=tuple(map(demand.sum_machine_hours, machines)),
         spares=spares,
         beside=spares,
-        parts=steady.engines if steady.devices else round(1 / MIN_MACHINE_SHARE),
+        night=tuple(select_night_share(demand, steady, levels) for levels in machines),
+        parts=parts,
     )
 
 
@@ -343,7 +388,8 @@ def _select_strongest_models(assignments: list[TaskAssignment]) -> list[TaskAssi
         size = float(assigned.model.parameters) if assigned.model is not None else 0.0
         return (count_broken_limits(assigned), choice.most_machines, max(choice.hours, default=0.0), size)
 
-    best: dict[str | None, TaskAssignment] = {}
+    best: dict[tuple[str | None, bool], TaskAssignment] = {}
     for each in assignments:
-        best[each.choice.machine] = min(best.get(each.choice.machine, each), each, key=rank)
+        key = (each.choice.machine, each.choice.runs_at_night)
+        best[key] = min(best.get(key, each), each, key=rank)
     return list(best.values())

@@ -12,7 +12,9 @@ subject to, in every year, with y = v if a load is not shared:
     sum peak_c y_ct + S_t <= N_t                     the busiest hour, with the spares of this type down
     sum peak_c y_cs <= N_t                           the same with the spares of another type down
     sum (mean_c + width_c) y_c likewise              jobs run in parallel with the mean load, not with the peak
-    sum hours_c y_c <= 730 (N_t - S_t)               the work of a month fits into a month
+    sum night_c y_c + width_j y_j likewise           with `width` of the jobs by day: each job j of the night, alone
+    sum night_share_j y_j <= 1                       jobs of one night run one after another
+    sum hours_c y_c <= 730 (N_t - S_t)               the work of a month, without the nights, fits into a month
     S_t >= sum spares_c u_c over a task's choices    workloads on a type share its spares; a load that is shared among
                                                      types has in each type the spares for all its machines
     capex, cost per month, and in every year power and rack units, within their limits.
@@ -85,6 +87,8 @@ class IntegerProgram:
         for machine in types:
             for year in self._years:
                 self._add_capacity_rows(machine, year)
+            own = (index for index, choice in enumerate(choices) if choice.machine == machine and choice.runs_at_night)
+            self._add_row({self._used[index]: choices[index].night_share for index in own}, 1.0)
         for (spares, *_), terms in self._backed.items():
             self._add_row({**terms, spares: -1.0}, 0.0)
 
@@ -294,12 +298,23 @@ class IntegerProgram:
         spares, here = self._spares[machine, year], machine if machine in self._owned else BOUGHT_TYPE
         steady = [(i, choice) for i, choice in mine if choice.peak]
         for down in sorted({here}.union(*(self._downs.get(i, ()) for i, _ in steady))):
-            room = {**dict.fromkeys(had, -1.0), **({spares: 1.0} if down == here else {})}
-            self._add_row({**dict(self._peak_column(i, year, down) for i, _ in steady), **room}, ROW_TOLERANCE)
+            room = dict.fromkeys(had, -1.0)
+            if down == here:
+                room[spares] = 1.0
+            peak = dict(self._peak_column(index, year, down) for index, _ in steady)
+            self._add_row({**peak, **room}, ROW_TOLERANCE)
             mean = {self._share_column(i, year, down): c.mean[year] + c.width for i, c in mine if c.mean}
-            self._add_row({**mean, **{self._used[i]: c.width for i, c in mine if not c.mean}, **room}, ROW_TOLERANCE)
-        month = {**dict.fromkeys(had, -HOURS_PER_MONTH), spares: HOURS_PER_MONTH}
-        hours = {self._share_column(i, year, BOUGHT_TYPE): c.hours[year] for i, c in mine if c.hours}
+            any_hour = {self._used[i]: c.width for i, c in mine if not c.mean and not c.runs_at_night}
+            self._add_row({**mean, **any_hour, **room}, ROW_TOLERANCE)
+            night = {self._share_column(i, year, down): c.night_machines[year] for i, c in mine if c.mean}
+            for index, choice in mine:
+                if choice.runs_at_night:
+                    self._add_row({**night, **any_hour, **room, self._used[index]: choice.width}, ROW_TOLERANCE)
+        month = dict.fromkeys(had, -HOURS_PER_MONTH)
+        month[spares] = HOURS_PER_MONTH
+        # The runs of all nights fit into a month, since those of one night fit into it.
+        timed = [(i, c) for i, c in mine if c.hours and not c.runs_at_night]
+        hours = {self._share_column(i, year, BOUGHT_TYPE): c.hours[year] for i, c in timed}
         self._add_row({**hours, **month}, ROW_TOLERANCE)
         needed: dict[str, dict[int, float]] = {}
         for i, choice in mine:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 # Cost of whole machines and of the used share, machine type, model.
 TypeRank = tuple[tuple[float, float], str, str]
+# Rounding error of a number of machines.
+MACHINE_TOLERANCE = 1e-6
 
 
 class AssignmentChoice(NamedTuple):
@@ -20,9 +22,10 @@ class AssignmentChoice(NamedTuple):
 
     `outside`: name of the rented work, if there is any. One value per year: `peak`, `mean`: machines that the steady
     load needs, fractions included; `hours`: machine-hours per month; `spares`: spares if only this type serves,
-    `beside`: if another type serves too; `work_usd`: cost of the work beyond idling. `width`: machines that a job uses
-    at one time. A steady load uses whole `parts` of a machine. `usd` (over the horizon) and `usd_per_month` are paid in
-    addition to on-site machines.
+    `beside`: if another type serves too; `work_usd`: cost of the work beyond idling; `night`: machines that the steady
+    load keeps while jobs run at night. `width`: machines that a job uses at one time. `night_share`: part of a night
+    that its longest run takes; 0: it runs at any hour, beside the mean of the steady loads. A steady load uses whole
+    `parts` of a machine. `usd` (over the horizon) and `usd_per_month` are paid in addition to on-site machines.
     """
 
     task: str
@@ -39,6 +42,17 @@ class AssignmentChoice(NamedTuple):
     width: float = 0.0
     parts: int = 1
     outside: str = ""
+    night: tuple[float, ...] = ()
+    night_share: float = 0.0
+
+    @property
+    def runs_at_night(self) -> bool:
+        return self.night_share > 0
+
+    @property
+    def night_machines(self) -> tuple[float, ...]:
+        """Machines that a steady load needs beside a job of the night, per year; nothing for a job."""
+        return self.night or self.mean
 
     @property
     def most_machines(self) -> float:
@@ -100,7 +114,8 @@ class MipSolution(NamedTuple):
     usd: float = 0.0
 
 
-WorkKey = tuple[str, str, str | None, str]
+# Task, model or none, machine type or none, rented work, and whether it is done at night.
+WorkKey = tuple[str, str, str | None, str, bool]
 
 
 def prune_dominated(choices: Choices, kinds: tuple[MachineSupply, ...], follows: Mapping[str, str]) -> Choices:
@@ -110,24 +125,35 @@ def prune_dominated(choices: Choices, kinds: tuple[MachineSupply, ...], follows:
 def _prune_models(choices: Choices, follows: Mapping[str, str]) -> Choices:
     """Drop dominated models; a task and its followers are one family."""
     families: dict[str, dict[str, dict[WorkKey, AssignmentChoice]]] = {}
-    for one in choices:
-        models = families.setdefault(follows.get(one.task, one.task), {})
-        models.setdefault(one.model, {})[one.task, "", one.machine, one.outside] = one
-    gone = {(task, name) for task, models in families.items() for name in _find_dominated(models)}
-    return tuple(one for one in choices if (follows.get(one.task, one.task), one.model) not in gone)
+    for choice in choices:
+        family = follows.get(choice.task, choice.task)
+        models = families.setdefault(family, {})
+        key = (choice.task, "", choice.machine, choice.outside, choice.runs_at_night)
+        models.setdefault(choice.model, {})[key] = choice
+    dominated = set[tuple[str, str]]()
+    for family, models in families.items():
+        dominated.update((family, model) for model in _find_dominated(models))
+    return tuple(choice for choice in choices if (follows.get(choice.task, choice.task), choice.model) not in dominated)
 
 
 def prune_machine_types(choices: Choices, kinds: tuple[MachineSupply, ...]) -> Choices:
     """Drop the choices of bought machine types that another type replaces for all their tasks."""
-    owned = {kind.machine for kind in kinds if kind.most is not None}
-    bought = {kind.machine: kind for kind in kinds if kind.machine not in owned}
+    bought = _index_bought(kinds)
     types: dict[str, dict[WorkKey, AssignmentChoice]] = {}
-    for one in choices:
-        if one.machine in bought:
-            types.setdefault(one.machine, {})[one.task, one.model, "", one.outside] = one
-    cheaper = {(a, b) for a in types for b in types if _costs_no_more(bought[a], bought[b])}
-    gone = _find_dominated(types, cheaper)
-    return tuple(one for one in choices if one.machine not in gone)
+    for choice in choices:
+        if choice.machine in bought:
+            key = (choice.task, choice.model, "", choice.outside, choice.runs_at_night)
+            types.setdefault(choice.machine, {})[key] = choice
+    pairs = itertools.permutations(types, 2)
+    cheaper = {(cheap, dear) for cheap, dear in pairs if _costs_no_more(bought[cheap], bought[dear])}
+    dominated = _find_dominated(types, cheaper)
+    return tuple(choice for choice in choices if choice.machine not in dominated)
+
+
+def _index_bought(kinds: tuple[MachineSupply, ...]) -> dict[str, MachineSupply]:
+    """Return the supplies of types that are bought and not owned, by type."""
+    owned = {kind.machine for kind in kinds if kind.most is not None}
+    return {kind.machine: kind for kind in kinds if kind.machine not in owned}
 
 
 def keep_cheapest_types(choices: Choices, kinds: tuple[MachineSupply, ...]) -> Choices:
@@ -136,34 +162,76 @@ def keep_cheapest_types(choices: Choices, kinds: tuple[MachineSupply, ...]) -> C
     Best: by the cost of whole machines, which the tasks share; of one task also by the cost of the used share.
     A model that none of these can run keeps its cheapest type. With all 30 types the program is ten times as large.
     """
-    owned = {kind.machine for kind in kinds if kind.most is not None}
-    bought = {kind.machine: kind for kind in kinds if kind.machine not in owned}
+    bought = _index_bought(kinds)
     ranked: dict[str, list[TypeRank]] = {}
-    least: dict[str, dict[str, AssignmentChoice]] = {}  # by type and task: the choice with the fewest machines
-    for one in choices:
-        if one.machine in bought:
-            costs = (_price_together([one], bought[one.machine]), one.most_machines * bought[one.machine].usd[0])
-            ranked.setdefault(one.task, []).append(((costs[0], costs[1] + _price_work(one)), one.machine, one.model))
-            tasks = least.setdefault(one.machine, {})
-            tasks[one.task] = min(tasks.get(one.task, one), one, key=lambda it: (it.most_machines, _price_work(it)))
-    kept = set[str]()
-    for found in ranked.values():
-        kept |= {min(found)[1], min(found, key=lambda rank: (rank[0][1], rank))[1]}
-        for model in dict.fromkeys(model for *_, model in found):
-            able = [rank for rank in found if rank[2] == model]
-            kept |= set() if kept & {machine for _, machine, _ in able} else {min(able)[1]}
-    for group in dict.fromkeys([*itertools.combinations(ranked, 2), tuple(ranked)]):
-        able_types = [(machine, tasks) for machine, tasks in least.items() if tasks.keys() >= set(group)]
-        shared = [(_price_together([tasks[task] for task in group], bought[name]), name) for name, tasks in able_types]
-        kept |= {min(shared)[1]} if shared else set()
-    return tuple(one for one in choices if one.machine not in bought or one.machine in kept)
+    by_day = FewestMachines()
+    at_night = FewestMachines()
+    for choice in choices:
+        if choice.machine not in bought:
+            continue
+        kind = bought[choice.machine]
+        whole_usd = _price_together([choice], kind)
+        share_usd = choice.most_machines * kind.usd[0] + _price_work(choice)
+        ranked.setdefault(choice.task, []).append(((whole_usd, share_usd), choice.machine, choice.model))
+        if choice.runs_at_night:
+            at_night.add(choice.machine, choice)
+        else:
+            by_day.add(choice.machine, choice)
+
+    best = set[str]()
+    for ranks in ranked.values():
+        best |= {min(ranks)[1], min(ranks, key=lambda rank: (rank[0][1], rank))[1]}
+        for model in dict.fromkeys(model for *_, model in ranks):
+            able = [rank for rank in ranks if rank[2] == model]
+            if best.isdisjoint(machine for _, machine, _ in able):
+                best.add(min(able)[1])
+    for tasks in dict.fromkeys([*itertools.combinations(ranked, 2), tuple(ranked)]):
+        best |= by_day.find_cheapest(tasks, bought)
+        best |= by_day.replaced_by(at_night).find_cheapest(tasks, bought)
+    return tuple(choice for choice in choices if choice.machine not in bought or choice.machine in best)
 
 
-def _price_together(some: list[AssignmentChoice], kind: MachineSupply) -> float:
-    """Return the cost of the whole machines that `some` share, bought at once, and of their work."""
-    whole = math.ceil(sum(one.most_machines for one in some) - 1e-6)
-    spares = max((spares for one in some for spares in one.spares), default=0)
-    return (whole + spares) * kind.usd[0] + sum(map(_price_work, some))
+class FewestMachines:
+    """The choice with the fewest machines of each type and task."""
+
+    def __init__(self) -> None:
+        self._choices: dict[str, dict[str, AssignmentChoice]] = {}
+
+    def add(self, machine: str, choice: AssignmentChoice) -> None:
+        tasks = self._choices.setdefault(machine, {})
+        before = tasks.get(choice.task, choice)
+        tasks[choice.task] = min(before, choice, key=lambda each: (each.most_machines, _price_work(each)))
+
+    def replaced_by(self, preferred: "FewestMachines") -> "FewestMachines":
+        """Return these choices, and instead of them those that `preferred` has for the same type and task."""
+        merged = FewestMachines()
+        for machine, tasks in self._choices.items():
+            merged._choices[machine] = {**tasks, **preferred._choices.get(machine, {})}
+        return merged
+
+    def find_cheapest(self, tasks: tuple[str, ...], kinds: Mapping[str, MachineSupply]) -> set[str]:
+        """Return the type on which all `tasks` together cost the least; nothing if no type can do all of them."""
+        costs = list[tuple[float, str]]()
+        for machine, choices in self._choices.items():
+            if choices.keys() >= set(tasks):
+                usd = _price_together([choices[task] for task in tasks], kinds[machine])
+                costs.append((usd, machine))
+        return {min(costs)[1]} if costs else set()
+
+
+def _price_together(choices: list[AssignmentChoice], kind: MachineSupply) -> float:
+    """Return the cost of the whole machines that `choices` share, bought at once, and of their work."""
+    by_day = at_night = night_width = 0.0
+    spares = 0
+    for choice in choices:
+        if choice.runs_at_night:
+            night_width = max(night_width, choice.width)
+        else:
+            by_day += choice.most_machines
+            at_night += max(choice.night_machines, default=choice.width)
+        spares = max(spares, *choice.spares, 0)
+    whole = math.ceil(max(by_day, at_night + night_width) - MACHINE_TOLERANCE)
+    return (whole + spares) * kind.usd[0] + sum(map(_price_work, choices))
 
 
 def _price_work(one: AssignmentChoice) -> float:
@@ -186,11 +254,24 @@ def _find_dominated(
 
 
 def _uses_no_more(one: AssignmentChoice, other: AssignmentChoice) -> bool:
-    single = one.usd <= other.usd and one.usd_per_month <= other.usd_per_month and one.width <= other.width
-    yearly = ("peak", "mean", "hours", "spares", "beside", "work_usd")
-    if not single or one.parts % other.parts:
+    if one.parts % other.parts:
         return False
-    return all(_all_at_most(getattr(one, field), getattr(other, field)) for field in yearly)
+    totals = (
+        (one.usd, other.usd),
+        (one.usd_per_month, other.usd_per_month),
+        (one.width, other.width),
+        (one.night_share, other.night_share),
+    )
+    yearly = (
+        (one.peak, other.peak),
+        (one.mean, other.mean),
+        (one.hours, other.hours),
+        (one.spares, other.spares),
+        (one.beside, other.beside),
+        (one.work_usd, other.work_usd),
+        (one.night, other.night),
+    )
+    return all(ours <= theirs for ours, theirs in totals) and all(_all_at_most(*pair) for pair in yearly)
 
 
 def _costs_no_more(one: MachineSupply, other: MachineSupply) -> bool:
