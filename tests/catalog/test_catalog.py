@@ -135,8 +135,8 @@ def test_electricity_of_a_country_its_union_or_the_world() -> None:
 
 
 def test_electricity_takes_the_industrial_price_when_it_is_the_only_one(tmp_path: Path) -> None:
-    folder, rows = tmp_path, "XA,XAA,A,,s,2026\nXB,XBB,B,,s,2026\n"
-    (folder / "countries.csv").write_text(f"country,alpha3,name,places,source,as_of\n{rows}")
+    folder, rows = tmp_path, "XA,XAA,A,,Etc/UTC,s,2026\nXB,XBB,B,,Etc/UTC,s,2026\n"
+    (folder / "countries.csv").write_text(f"country,alpha3,name,places,time_zone,source,as_of\n{rows}")
     head = (DATA / "energy.csv").read_text().splitlines()[0]
     (folder / "energy.csv").write_text(f"{head}\nXAA,0.05,,s,2026,high,,,\nXBB,,,,,,99,2023,grid\n")
     (folder / "energy_more.csv").write_text(head + "\n")
