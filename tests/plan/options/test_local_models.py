@@ -105,7 +105,7 @@ def test_a_busy_moment_changes_no_choice_but_the_predictions() -> None:
 @pytest.mark.parametrize(
     ("cores", "gib", "flops", "model", "said"),
     [
-        (32, 16, 9e10, "Qwen3-14B", "better: gpt-oss-20b mxfp4 (quality 0.79 from 6 of 6 scores), which needs 1"),
+        (32, 16, 9e10, "Qwen3-14B", "better: gpt-oss-20b mxfp4 (quality 0.786 from 6 of 6 scores), which needs 1"),
         (2, 24, 9e10, "Qwen3-1.7B", "which is too slow: assistant.ttft_p95_s"),
         (2, 64, 14e9, SMALL, "which is too slow: assistant.ttft_p95_s"),
     ],
