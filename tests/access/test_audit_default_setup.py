@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import sqlite3
+import time
 import zlib
 from collections.abc import Callable
 from contextlib import closing
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from archwright.access import audit_checkpoints
 from archwright.access.audit_checkpoints import (
     AuditCheckpoint,
     CheckpointWriter,
@@ -53,9 +55,10 @@ class Log:
             checkpoints = CheckpointWriter(store, self.home)
             with closing(WalWriter(store, self.home, on_compaction=checkpoints.write_due)) as wal:
                 log = AuditLog(wal)
+                now = time.time()
                 for number in range(RECORDS):
                     log.record(make_event())
-                    wal.append("served", RequestRecord(at=1e9 + number, request_id="aw-1", status="ok", cost_usd=1.0))
+                    wal.append("served", RequestRecord(at=now + number, request_id="aw-1", status="ok", cost_usd=1.0))
                 wal.flush()
 
     def execute(self, statement: str) -> None:
@@ -291,3 +294,88 @@ def test_a_home_without_records_gets_no_signing_key(home: Home) -> None:
     with closing(Store(home.store_url)) as store:
         CheckpointWriter(store, home).write_due(0, last=True)
     assert read_signing_key(home) is None and not home.audit_checkpoints.exists()
+
+
+def test_usage_alone_makes_no_signing_key(home: Home) -> None:
+    """A checkpoint covers the audit log first; without one the key alone would look like deleted checkpoints."""
+    with closing(Store(home.store_url)) as store:
+        checkpoints = CheckpointWriter(store, home)
+        with closing(WalWriter(store, home, on_compaction=checkpoints.write_due)) as wal:
+            wal.append("served", RequestRecord(at=time.time(), request_id="aw-1", status="ok", cost_usd=1.0))
+            wal.flush()
+        assert store.newest_seq(BLOCKS["served"]) == (1,)
+    assert read_signing_key(home) is None
+
+
+@pytest.fixture
+def retained(home: Home, monkeypatch: pytest.MonkeyPatch) -> Log:
+    """A log whose usage records are too old as soon as a checkpoint covers them."""
+    monkeypatch.setattr(audit_checkpoints, "USAGE_RETENTION_S", -60.0)
+    monkeypatch.setattr(audit_checkpoints, "CHECKPOINT_S", 0.0)
+    log = Log(home)
+    for _ in range(3):
+        log.write()
+    return log
+
+
+def read_usage_numbers(log: Log) -> list[object]:
+    return [row[0] for row in rows_of(log, "select seq from served_blocks order by seq")]
+
+
+def test_old_usage_is_removed_after_a_checkpoint_has_said_so(retained: Log) -> None:
+    assert read_usage_numbers(retained) == [4, 5, 6]
+    newest = read_checkpoints(retained.home.audit_checkpoints)[-1]
+    assert newest.usage_start is not None and newest.usage is not None
+    assert (newest.usage_start.blocks, newest.usage.blocks) == (4, 6), "the next checkpoint removes block 4"
+    assert max(map(len, retained.lines)) < 1_024, "a message of syslog has at most 1,024 bytes"
+    assert retained.code() == ("AW-STO-23", 10)
+    retained.write()
+    assert read_usage_numbers(retained) == [5, 6, 7]
+    assert retained.code() == ("AW-STO-23", 10)
+
+
+def remove_unstated(log: Log) -> None:
+    log.execute("delete from served_blocks where seq <= 5")
+
+
+def state_another_start(log: Log) -> None:
+    """The attacker lets the newest checkpoint keep less."""
+    fields = json.loads(log.lines[-1])
+    fields["usage_start"] = fields["usage"]
+    log.lines = [*log.lines[:-1], json.dumps(fields, separators=(",", ":")).encode() + b"\n"]
+    remove_unstated(log)
+
+
+def replace_kept(log: Log) -> None:
+    log.execute("update served_blocks set first_at = 0 where seq = 5")
+
+
+@pytest.mark.parametrize(
+    ("attack", "code"),
+    [
+        (cut_usage, "AW-STO-17"),
+        (empty_usage, "AW-STO-17"),
+        (remove_unstated, "AW-STO-18"),
+        (replace_kept, "AW-STO-18"),
+        (state_another_start, "AW-STO-14"),
+    ],
+)
+def test_an_attack_on_kept_usage_is_found(retained: Log, attack: Callable[[Log], None], code: str) -> None:
+    attack(retained)
+    assert retained.code() == (code, 8)
+
+
+def test_homes_that_share_a_database_keep_all_usage(
+    retained: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would have to trust the other's key."""
+    other = Home(tmp_path / "other")
+    with closing(Store(retained.home.store_url)) as store:
+        CheckpointWriter(store, other).write_due(1, last=True)
+    for _ in range(2):
+        retained.write()
+    assert read_usage_numbers(retained) == [4, 5, 6, 7, 8]
+    assert retained.code() == ("AW-STO-23", 10)
+    monkeypatch.setenv("ARCHWRIGHT_HOME", str(other.root))
+    monkeypatch.setenv("ARCHWRIGHT_DATABASE_URL", retained.home.store_url)
+    assert retained.code() == ("AW-STO-23", 10)

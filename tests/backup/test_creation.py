@@ -19,10 +19,12 @@ from archwright.backup.restoration import restore_backup
 from archwright.backup.storage import FolderStorage
 from archwright.contract.backup import BackupList, CreatedBackup
 from archwright.home import Home
+from archwright.monitor.metrics.observations import OBSERVATIONS
 from archwright.monitor.wal.segments import DATA_START, WalSegment, encode_batch
 from archwright.python_process import build_module_command
 from archwright.settings import child_environment
 from archwright.sqlite_files import copy_sqlite_file
+from archwright.store import Store
 
 from ..command_line import CommandLine, error_of
 
@@ -172,6 +174,30 @@ def test_a_file_that_disappears_makes_another_try(
         (home.lake / f"v{number}").write_bytes(b"rows")
     monkeypatch.setattr(home_database, "copy_sqlite_file", remove_always)
     error_of("AW-OPS-85", backup)
+
+
+def test_a_signing_key_that_is_newer_than_the_copy_of_the_database_is_left_out(
+    home: Home, cli: CommandLine, place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its checkpoints are left out, too, and a key without checkpoints looks like their loss."""
+    with closing(Store(home.store_url)) as store:
+        store.append(OBSERVATIONS, [])
+    assert not home.audit_signing_key.exists()
+    copy = copy_sqlite_file
+
+    def copy_and_write_records(source: Path, target: Path) -> None:
+        copy(source, target)
+        cli.text("key create --tenant acme --name first")
+
+    monkeypatch.setattr(home_database, "copy_sqlite_file", copy_and_write_records)
+    made = make_backup()
+    assert home.audit_signing_key.exists() and home.audit_checkpoints.stat().st_size
+    restored = Home(tmp_path / "restored")
+    restore(made.id, into=str(restored.root))
+    monkeypatch.setenv("ARCHWRIGHT_HOME", str(restored.root))
+    assert cli.json("audit verify")["whole"]
+    cli.text("key create --tenant acme --name second")
+    assert cli.json("audit verify")["checkpoints"] >= 1
 
 
 def test_place_and_key_must_be_stated(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,6 +12,10 @@ one JSON line, to the home. The checkpoints of a home have consecutive numbers, 
 digest of the one before it. The database has the number and digest of the newest one
 (`checkpoint_anchor`). So an attacker of the database alone or of the files alone is found.
 
+Usage records older than USAGE_RETENTION_S are removed. A checkpoint states where those that are kept
+begin (`usage_start`) before the older ones are deleted; verification starts there. Homes that share
+a database keep all, because each would have to trust the other's key.
+
 An attacker with write access to home and database can sign a false log. A second place still has
 the earlier checkpoints, which contradict it. Records after the newest checkpoint that no second
 place has yet can be removed without a trace.
@@ -30,7 +34,7 @@ from typing import IO, NamedTuple
 
 import msgspec
 
-from archwright.access.checkpoint_anchor import anchor_checkpoint
+from archwright.access.checkpoint_anchor import anchor_checkpoint, read_anchors
 from archwright.access.record_chain import ChainState, read_chain_end
 from archwright.access.signed_rows import RowsMark, find_mark, read_mark
 from archwright.contract.record import Record, as_dict, replace
@@ -39,9 +43,11 @@ from archwright.errors import ArchwrightError, ErrorLocation, StoreError, bounda
 from archwright.home import Home, open_private, write_atomic
 from archwright.monitor.wal.compaction import BLOCKS, BLOCKS_PER_READ, RecordBlock
 from archwright.monitor.wal.segment_owner import read_store_name
-from archwright.store import Store
+from archwright.store import ColumnRange, Store
 
 CHECKPOINT_S = 60.0
+USAGE_RETENTION_S = 7 * 86_400.0
+USAGE_REMOVAL_S = 3_600.0
 _MARK = b'{"kind":"archwright-audit-checkpoint",'
 _TAIL_BYTES = 64 << 10
 STREAM_NAMES = {"audit": "log", "served": "usage log"}
@@ -62,8 +68,9 @@ class AuditCheckpoint(Record):
 
     The newest block has the number `seq` in the store; `blocks` and `records` count from the first
     block on. `number` counts the checkpoints of the home, and `previous` is the digest of the one
-    before. `usage`: the state of the usage records; `rows`: the newest rows of keys; `chain`: digest
-    of the record chain. Checkpoints of older versions lack these five.
+    before. `usage`: the state of the usage records; `usage_start`: their state before the first one
+    that is kept; `rows`: the newest rows of keys; `chain`: digest of the record chain. Checkpoints of
+    older versions lack these six.
     """
 
     kind: str = "archwright-audit-checkpoint"
@@ -79,6 +86,7 @@ class AuditCheckpoint(Record):
     number: int | None = None
     previous: str | None = None
     usage: LogMark | None = None
+    usage_start: LogMark | None = None
     rows: RowsMark | None = None
     chain: str | None = None
 
@@ -222,6 +230,7 @@ class CheckpointWriter:
         self._home = home
         self._report = report
         self._next_at = 0.0
+        self._next_removal_at = 0.0
         self._unsigned = 0
 
     def write_due(self, records: int, last: bool) -> None:
@@ -246,7 +255,7 @@ class CheckpointWriter:
 
         Return True if all blocks have a checkpoint. Raises StoreError, OSError.
         """
-        has_records = self._store.newest_seq(BLOCKS["audit"], BLOCKS["served"]) != (0, 0)
+        has_records = self._store.newest_seq(BLOCKS["audit"]) != (0,)
         if not has_records and read_signing_key(self._home) is None:
             return True  # a signing key without a checkpoint means that checkpoints were deleted
         path = self._home.folder("audit") / self._home.audit_checkpoints.name
@@ -263,6 +272,8 @@ class CheckpointWriter:
         newest = _find_newest(own_checkpoints, read_store_name(self._store))
         if newest is not None and 0 <= now - newest.at < least_age_s:
             return False
+        if newest is not None:
+            self._remove_old_usage(newest, now)
 
         unsigned = self._describe_present(now, key, newest=newest, own_checkpoints=own_checkpoints)
         if unsigned is not None:
@@ -273,6 +284,17 @@ class CheckpointWriter:
             digests = digest_by_number(own_checkpoints)
             anchor_checkpoint(self._store, key, newest.number, digests=digests)
         return True
+
+    def _remove_old_usage(self, newest: AuditCheckpoint, now: float) -> None:
+        """Delete the usage records before those that `newest` states as kept.
+
+        A verification that runs has read the checkpoints before, so they get some time.
+        """
+        mark = newest.usage_start
+        is_due = now - newest.at >= CHECKPOINT_S
+        if mark is not None and is_due and not self._is_shared():
+            removed = ColumnRange("seq", None, mark.seq)
+            self._store.prune(BLOCKS["served"], removed)
 
     def _describe_present(
         self,
@@ -303,8 +325,11 @@ class CheckpointWriter:
 
         if newest is None and not end.blocks:
             return None
-        if newest is not None and (start, newest.usage, newest.rows) == (end, usage, rows):
-            return None
+        kept_from = self._find_usage_start(now, newest)
+        if newest is not None:
+            known = (start, newest.usage, newest.usage_start, newest.rows)
+            if known == (end, usage, kept_from, rows):
+                return None
 
         chain_start = ChainState()
         if newest is not None and newest.chain is not None:
@@ -322,10 +347,38 @@ class CheckpointWriter:
             number=number,
             previous=previous,
             usage=usage,
+            usage_start=kept_from,
             rows=rows,
             chain=read_chain_end(self._store, chain_start, end.seq).digest,
             **end._asdict(),
         )
+
+    def _find_usage_start(self, now: float, newest: AuditCheckpoint | None) -> LogMark | None:
+        """Return the state before the first usage record to keep, None if none was ever removed.
+
+        Only records that the checkpoint `newest` covers are removed, and never the last block: its
+        number in the store is the highest, which the next block must exceed.
+        """
+        if newest is None or newest.usage is None:
+            return None
+        if now < self._next_removal_at or self._is_shared():
+            return newest.usage_start
+        self._next_removal_at = now + USAGE_REMOVAL_S
+
+        start = state_of_mark(newest.usage_start or NO_USAGE)
+        end = start
+        for state, block in read_log_blocks(self._store, "served", start):
+            is_young = block.last_at >= now - USAGE_RETENTION_S
+            if is_young or state.blocks >= newest.usage.blocks:
+                break
+            end = state
+        if end == start:
+            return newest.usage_start
+        return LogMark(**end._asdict())
+
+    def _is_shared(self) -> bool:
+        """True if several homes have checkpoints of the database."""
+        return len(read_anchors(self._store)) > 1
 
 
 def _read_own_tail(file: IO[bytes], key: SigningKey) -> list[AuditCheckpoint]:

@@ -107,8 +107,9 @@ class _CheckedLog:
 
     def check_blocks(self, stream: str) -> None:
         """Compare a stream with the checkpoints. Raises as `check_log`."""
-        expected = self._list_expected(stream)
-        end = LogState()
+        start = self._find_start(stream)
+        expected = self._list_expected(stream, start)
+        end = start
         matched = "the start"
         for state, _block in read_log_blocks(self._store, stream, end):
             end = state
@@ -120,12 +121,27 @@ class _CheckedLog:
             unmatched = list(chain.from_iterable(expected.values()))
             raise self._cut_error(stream, end, unmatched)
 
-    def _list_expected(self, stream: str) -> dict[int, list[AuditCheckpoint]]:
-        """Return the checkpoints by the number of blocks after which the stream must match."""
+    def _find_start(self, stream: str) -> LogState:
+        """Return the state before the first record that is kept. Raises StoreError AW-STO-14."""
+        start = LogState()
+        if stream == "audit":
+            return start
+        for checkpoint in self.own:
+            mark = checkpoint.usage_start
+            if mark is not None and mark.blocks > start.blocks:
+                _check_signer(checkpoint, self._public_keys)
+                start = state_of_mark(mark)
+        return start
+
+    def _list_expected(self, stream: str, start: LogState) -> dict[int, list[AuditCheckpoint]]:
+        """Return the checkpoints by the number of blocks after which the stream must match.
+
+        Those of removed records have nothing left to match.
+        """
         expected: dict[int, list[AuditCheckpoint]] = {}
         for checkpoint in self.sort_known():
             blocks = _state_in(checkpoint, stream).blocks
-            if blocks or stream == "audit":
+            if blocks > start.blocks or stream == "audit":
                 expected.setdefault(blocks, []).append(checkpoint)
         return expected
 

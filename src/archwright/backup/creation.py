@@ -112,7 +112,7 @@ class _HomeSnapshot:
             report_step("copying the databases")
             files |= self._store_databases()
             files |= self._store_files("")
-            files |= self._store_checkpoints()
+            self._add_checkpoints(files)
             if before <= self._list_linked_files():
                 return at, files
         message = "files of the lake or of the log were removed while they were copied, in every try"
@@ -159,19 +159,27 @@ class _HomeSnapshot:
     def _locate_copy(self, name: str) -> Path:
         return self._folder / name.rpartition("/")[2]
 
-    def _store_checkpoints(self) -> dict[str, BackupFile]:
-        """Store the checkpoints that the copy of the database covers.
+    def _add_checkpoints(self, files: dict[str, BackupFile]) -> None:
+        """Store the checkpoints that the copy of the database covers, and add them to `files`.
 
-        The home gets a checkpoint before the database names it, so the newest ones may cover later records."""
+        The home gets a checkpoint before the database names it, so the newest ones may cover later records. If the
+        copy names none, the home made its key after the copy, and a key without checkpoints looks like their loss.
+        """
         path = self._home.audit_checkpoints
         key = read_signing_key(self._home)
         if key is None or not path.exists():
-            return {}
+            return
         copy = self._locate_copy(self._database.file_name)
         newest = self._database.read_anchor(copy, key.public_key)
-        covered = (one for one in read_checkpoints(path) if one.number is None or one.number <= newest)
-        data = b"".join(encode_checkpoint(checkpoint) + b"\n" for checkpoint in covered)
-        return {CHECKPOINTS_FILE: self._copier.store_bytes(CHECKPOINTS_FILE, data)}
+        lines = []
+        for checkpoint in read_checkpoints(path):
+            if checkpoint.number is None or checkpoint.number <= newest:
+                lines.append(encode_checkpoint(checkpoint) + b"\n")
+        if newest or lines:
+            files[CHECKPOINTS_FILE] = self._copier.store_bytes(CHECKPOINTS_FILE, b"".join(lines))
+        else:
+            signing_key = self._home.audit_signing_key.relative_to(self._home.root)
+            files.pop(signing_key.as_posix(), None)
 
 
 def remove_old_backups(repository: BackupRepository, keep: int) -> tuple[str, ...]:

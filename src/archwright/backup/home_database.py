@@ -32,9 +32,9 @@ class HomeDatabase(Protocol):
         """Write a consistent copy to a new file; False if there is no database yet."""
 
     def read_anchor(self, copy: Path, public_key: str) -> int:
-        """Return the number of the newest checkpoint of a key that the copy states, 1 if it states none.
+        """Return the number of the newest checkpoint of a key that the copy states, 0 if it states none.
 
-        A killed process may have left the first checkpoint without its number in the database."""
+        Without a number, even the first checkpoint may cover later records than the copy."""
 
 
 class FileDatabase:
@@ -54,7 +54,7 @@ class FileDatabase:
     def read_anchor(self, copy: Path, public_key: str) -> int:
         with closing(Store(f"sqlite:///{copy}")) as store:
             anchors = read_anchors(store)
-        return max((anchor.number for anchor in anchors if anchor.public_key == public_key), default=1)
+        return max((anchor.number for anchor in anchors if anchor.public_key == public_key), default=0)
 
 
 class PostgresDatabase:
@@ -76,7 +76,7 @@ class PostgresDatabase:
     def read_anchor(self, copy: Path, public_key: str) -> int:
         options = ("--data-only", f"--table={ANCHORS.name}", "--file=-", str(copy))
         script = _run_program("pg_restore", self._login, options)
-        return max(_find_anchors(script.splitlines(), public_key), default=1)
+        return max(_find_anchors(script.splitlines(), public_key), default=0)
 
     def load_copy(self, copy: Path) -> None:
         """Make the tables of a copy in this database, which has none of them; all or nothing."""

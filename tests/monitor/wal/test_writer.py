@@ -29,7 +29,6 @@ from archwright.access import audit_log
 from archwright.contract.served import RequestRecord, make_request_id, request_received_at
 from archwright.errors import StoreError
 from archwright.home import Home
-from archwright.monitor.metrics import observations
 from archwright.monitor.usage_totals import (
     MONEY_LIMIT,
     TOKENS_LIMIT,
@@ -47,7 +46,7 @@ from archwright.monitor.wal import writer as wal_writer
 from archwright.monitor.wal.compaction import BLOCKS, compact_orphans, read_served, read_usage_totals
 from archwright.monitor.wal.segments import DATA_START, WalSegment, encode_batch, find_data_end, read_batches
 from archwright.monitor.wal.writer import WalWriter
-from archwright.store import Store, TableRows
+from archwright.store import ColumnRange, Store, TableRows
 
 
 def one(number: int, **more: Any) -> RequestRecord:
@@ -517,7 +516,7 @@ def test_usage_is_added_up_exactly_and_outlives_the_blocks(store: Store, home: H
     assert (gather_deltas(store), gather_deltas(store), merge_totals(store)) == (1, 0, 4)
     assert store.rows(USAGE_DELTAS) == []
     before = totals()
-    assert observations.prune_observations(store, 1e6) == 3
+    assert store.prune(BLOCKS["served"], ColumnRange("seq")) == 3
     assert names(store, home) == [] and wal.compact() == 0
     assert totals() == before
     (own, shadow) = sorted(read_usage_totals(store, home, ("shadow",)), key=lambda total: total.shadow)

@@ -29,7 +29,7 @@ from archwright.monitor.metrics.request_recorder import (
     extract_labels,
     read_value,
 )
-from archwright.monitor.wal.compaction import BLOCKS, read_served
+from archwright.monitor.wal.compaction import read_served
 from archwright.store import ColumnRange, RecordTable, Store
 
 FLUSH_S = 0.25
@@ -215,14 +215,12 @@ def evaluate_query(
 
 
 def prune_observations(store: Store, before: float) -> int:
-    """Delete observations and request records older than `before`; return the number of rows.
+    """Delete observations older than `before`; return the number of rows.
 
-    Usage totals stay.
+    Request records go with a signed checkpoint (`access.audit_checkpoints`).
     """
     last = math.nextafter(before, -math.inf)
-    observations = store.prune(OBSERVATIONS, ColumnRange("at", None, last))
-    blocks = store.prune(BLOCKS["served"], ColumnRange("last_at", None, last))
-    return observations + blocks
+    return store.prune(OBSERVATIONS, ColumnRange("at", None, last))
 
 
 class _Sample(NamedTuple):
