@@ -6,7 +6,7 @@ from rich.markup import escape
 
 from archwright.cli.show import as_json, make_console
 from archwright.cli.table_layout import TableColumn, make_table
-from archwright.contract.number_format import format_interval, format_quantity
+from archwright.contract.number_format import format_estimate, format_interval, format_quantity
 
 __all__ = ["print_accuracy", "as_json", "print_inventory", "print_prediction"]
 
@@ -38,18 +38,16 @@ def print_prediction(result: Any) -> int:
     return 0
 
 
+def _format_people(served: Any) -> str:
+    if served.people is None:
+        return "nobody"
+    return format_estimate(served.people)
+
+
 def _format_time(time_s: Any) -> str:
     if time_s is None:
         return ""
-    value = time_s.value
-    return format_quantity(value, time_s.unit)
-
-
-def _format_people(served: Any) -> str:
-    people = served.people
-    if people is None:
-        return "0"
-    return f"{people.value:,.0f} ({people.low:,.0f} to {people.high:,.0f})"
+    return format_quantity(time_s.value, time_s.unit)
 
 
 INVENTORY_FIELDS = ("count", "machine", "model", "format", "engine", "in_flight")
@@ -63,12 +61,12 @@ def print_inventory(result: Any) -> int:
         columns.append(TableColumn(title, field))
     columns.append(TableColumn("TTFT p95", lambda row: _format_time(row.ttft_p95_s), number=True))
     columns.append(TableColumn("TPOT p95", lambda row: _format_time(row.tpot_p95_s), number=True))
-    columns.append(TableColumn("people (90 %)", _format_people, number=True))
+    columns.append(TableColumn("serves (90 %)", _format_people, number=True))
     table = make_table(columns, result.assignments)
     out.print(table)
 
     people = _format_people(result)
-    out.print(f"people served: {people}")
+    out.print(f"all machines serve: {people}")
     if result.model:
         model = escape(result.model)
         out.print(f"model of all machines: {model}")

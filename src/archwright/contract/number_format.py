@@ -75,6 +75,15 @@ def format_apart(value: float, other: float, unit: str = "") -> str:
     return format_quantity(value, unit)
 
 
+def format_compared(value: float | str | None, compared: float | str | None) -> str:
+    """Format a value of a limit beside the `compared` one, with enough digits to differ; a text stays, and None is ""."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if compared is None or isinstance(compared, str):
+        return format_number(value)
+    return format_apart(value, compared)
+
+
 def format_interval(estimate: Estimate) -> str:
     """`9.1 to 14.6 ms`, in the unit of the value; "exact" without an interval."""
     if estimate.low == estimate.high:

@@ -4,7 +4,7 @@ import re
 
 import msgspec
 
-from archwright.contract.number_format import format_apart, format_list, format_number
+from archwright.contract.number_format import format_compared, format_list
 from archwright.contract.plan import ConstraintViolation, Option, Plan
 
 # Control characters, and marks that reverse the reading direction.
@@ -46,25 +46,16 @@ def describe_miss(miss: ConstraintViolation) -> str:
     """`per month 4,752, limit 3,500`."""
     workload, quality, benchmark = miss.constraint.partition(".quality.")
     if quality and miss.value == UNREPORTED:
-        floor = _format_value(miss.limit, None)
+        floor = format_compared(miss.limit, None)
         return f"{workload}: no {benchmark} score is known; the needs require at least {floor}"
     # The value of an export violation is a whole sentence.
     name = "" if miss.constraint == "export" else miss.constraint.replace("_", " ")
-    value = _format_value(miss.value, miss.limit)
+    value = format_compared(miss.value, miss.limit)
     best = "at best " if miss.at_best else ""
     text = f"{name} {best}{value}".strip()
     if miss.limit is None:
         return text
-    return f"{text}, limit {_format_value(miss.limit, miss.value)}"
-
-
-def _format_value(value: float | str | None, compared: float | str | None) -> str:
-    """A number has as many digits as it takes to differ from the number that it is compared with."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    return format_apart(value, compared) if isinstance(compared, float | int) else format_number(value)
+    return f"{text}, limit {format_compared(miss.limit, miss.value)}"
 
 
 def describe_placement(option: Option) -> str:

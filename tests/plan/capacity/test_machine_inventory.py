@@ -120,6 +120,6 @@ def test_the_table_names_machines_models_people_and_what_it_rests_on(cli: Comman
     path = tmp_path / "machines.csv"
     path.write_text(OFFICE, encoding="utf-8")
     shown = cli.text(f"predict inventory {path}")
-    for word in ("8x H100", "people served", "comes nearest", "busiest hour", "TTFT p95 at most 2 s"):
+    for word in ("8x H100", "all machines serve", "nobody", "comes nearest", "busiest hour", "TTFT p95 at most 2 s"):
         assert word in shown
     assert cli.json(f"predict inventory {path}")["people"]["value"] > 0

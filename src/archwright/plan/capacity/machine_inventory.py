@@ -16,6 +16,7 @@ from archwright.catalog.tables.records import Accelerator, ModelSpec
 from archwright.contract.estimate import Estimate, exact_estimate, sum_estimates
 from archwright.contract.machine_inventory import InventoryMachine, InventoryPlan, ModelAssignment
 from archwright.contract.needs import SLO
+from archwright.contract.number_format import format_duration, format_number, format_share
 from archwright.contract.record import replace
 from archwright.errors import CatalogError
 from archwright.plan.capacity.inventory_file import GIGABYTE, table_error
@@ -176,16 +177,19 @@ class InventoryPlanner:
 
     def _describe_limits(self) -> tuple[str, ...]:
         load = self._load
-        ttft = f"TTFT p95 at most {load.ttft_p95_s:g} s"
-        tpot = f"TPOT p95 at most {load.tpot_p95_s:g} s"
+        ttft = f"TTFT p95 at most {format_duration(load.ttft_p95_s)}"
+        tpot = f"TPOT p95 at most {format_duration(load.tpot_p95_s)}"
         return (ttft, tpot)
 
     def _describe_load(self) -> tuple[str, ...]:
         load = self._load
-        tokens = f"a chat request reads {load.prompt_tokens:,.0f} tokens and writes {load.answer_tokens:,.0f}"
-        hourly = load.rate * SECONDS_PER_HOUR
-        requests = f"a person sends {hourly:.3g} requests in the busiest hour"
-        share = f"machines are used to {MAX_UTILISATION:.0%} of what they carry within the limits"
+        prompt = format_number(load.prompt_tokens)
+        answer = format_number(load.answer_tokens)
+        tokens = f"a chat request reads {prompt} tokens and writes {answer}"
+        hourly = format_number(load.rate * SECONDS_PER_HOUR)
+        requests = f"a person sends {hourly} requests in the busiest hour"
+        used = format_share(MAX_UTILISATION)
+        share = f"machines are used to {used} of what they carry within the limits"
         return (tokens, requests, share)
 
     def _resolve_machine(self, machine: InventoryMachine, path: Path) -> InventoryDevice:
@@ -222,9 +226,9 @@ class InventoryPlanner:
     def _explain_refusal(self, nearest: ServedModel | None) -> str:
         if nearest is None:
             return "no model fits its memory"
-        ttft_s = nearest.ttft_p95_s.value
-        tpot_s = nearest.tpot_p95_s.value
-        return f"{nearest.model.id} comes nearest: TTFT p95 {ttft_s:.2g} s, TPOT p95 {tpot_s:.2g} s"
+        ttft = format_duration(nearest.ttft_p95_s.value)
+        tpot = format_duration(nearest.tpot_p95_s.value)
+        return f"{nearest.model.id} comes nearest: TTFT p95 {ttft}, TPOT p95 {tpot}"
 
     def _list_queries(self, device: InventoryDevice, model: ModelSpec) -> list[ServingQuery]:
         """Return one request to the usual engine in the model's format, and to the local engine in four bits."""

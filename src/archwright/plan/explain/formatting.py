@@ -4,6 +4,7 @@ from archwright.contract.decision import BindingLimit, CostDriver, ReturnOnInves
 from archwright.contract.needs import Workload
 from archwright.contract.number_format import (
     format_apart,
+    format_compared,
     format_estimate,
     format_money,
     format_number,
@@ -56,12 +57,12 @@ def describe_purchase(bought: Purchase) -> str:
 
 def format_miss(miss: ConstraintViolation) -> str:
     """ "per_month: 4,100, limit 3,500"; "chat.ttft_p95_s: at best 0.065, limit 0.001"."""
-    value = _format_value(miss.value, miss.limit)
+    value = format_compared(miss.value, miss.limit) or "none"
     best = "at best " if miss.at_best else ""
     text = f"{miss.constraint}: {best}{value}"
     if miss.limit is None:
         return text
-    return f"{text}, limit {_format_value(miss.limit, miss.value)}"
+    return f"{text}, limit {format_compared(miss.limit, miss.value)}"
 
 
 def describe_limit(one: LimitProbability) -> str:
@@ -70,15 +71,6 @@ def describe_limit(one: LimitProbability) -> str:
     if one.holds:
         return text
     return f"{text}, less than the required {format_share(one.certainty)}"
-
-
-def _format_value(value: float | str | None, compared: float | str | None) -> str:
-    """A number has as many digits as it takes to differ from the number that it is compared with."""
-    if value is None:
-        return "none"
-    if isinstance(value, str):
-        return value
-    return format_apart(value, compared) if isinstance(compared, float | int) else format_number(value)
 
 
 def describe_rival(rival: Rival) -> str:

@@ -34,14 +34,14 @@ def predict_closed_loop(query: ServingQuery, on: str, subjects: BenchmarkNameRes
     accelerator = subjects.accelerator(query.accelerator)
     model = subjects.model(query.model)
     if accelerator.kind == HOST_KIND:
+        loop = serving_prediction.predict_deployment(query, subjects)
         formula = _HOST_FORMULA
         sources = [model.source, accelerator.source]
     else:
-        _check_memory(query, on, subjects)
+        loop = _predict_fitted_loop(query, on, subjects)
         formula = _FORMULA
         sources = [fitted_tables.load_table("serving").provenance.citation, model.source, accelerator.source]
 
-    loop = serving_prediction.predict_deployment(query, subjects)
     estimates = _list_estimates(loop, is_offline=query.concurrency is None)
     strata = filter(None, (loop.stratum, loop.regime))
     return SizingPrediction(
@@ -58,11 +58,12 @@ def predict_closed_loop(query: ServingQuery, on: str, subjects: BenchmarkNameRes
     )
 
 
-def _check_memory(query: ServingQuery, on: str, subjects: BenchmarkNameResolver) -> None:
+def _predict_fitted_loop(query: ServingQuery, on: str, subjects: BenchmarkNameResolver) -> DeploymentPrediction:
     deployment = serving_prediction.resolve_deployment(query, subjects)
     context_tokens = deployment.case.prompt + deployment.case.answer
     if deployment.worker.capacity(deployment.device.memory, context_tokens) < 1:
         raise _memory_error(deployment, on, context_tokens)
+    return serving_prediction.predict_on_accelerators(deployment)
 
 
 def _memory_error(deployment: ResolvedDeployment, on: str, context_tokens: float) -> UsageError:

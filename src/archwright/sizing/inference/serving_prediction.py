@@ -309,11 +309,18 @@ def predict_deployment(
     if subjects.accelerator(asked.accelerator).kind == extrapolation.HOST_KIND:
         return _predict_on_cpu(asked, subjects)
     resolved = resolve_deployment(asked, subjects)
+    if fit is not None:
+        return predict_resolved_deployment(resolved, fit)
+    return predict_on_accelerators(resolved)
+
+
+def predict_on_accelerators(resolved: ResolvedDeployment) -> DeploymentPrediction:
+    """Predict by the fit of local engines if it covers the deployment, else by that of servers."""
     local_fit = load_table(local_devices.TABLE)
     local = describe_local_deployment(resolved)
-    if fit is None and local_devices.is_covered(local, local_fit):
+    if local_devices.is_covered(local, local_fit):
         return _predict_local_deployment(resolved, local_fit)
-    return predict_resolved_deployment(resolved, fit or load_table("serving"))
+    return predict_resolved_deployment(resolved, load_table("serving"))
 
 
 def describe_local_deployment(resolved: ResolvedDeployment) -> LocalDeployment:
