@@ -74,10 +74,12 @@ demo-full: install $(FULL)  ## data, training and lifecycle: ingest, fine-tune, 
 	@$(BIN)/python -m examples.full.demo
 
 quick: install $(FULL)  ## check, and the unit tests: two minutes
-	@$(MAKE) --no-print-directory -j4 lint types house unit
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory -j3 types house unit
 
 test: install $(FULL)  ## check, and every test that must hold at each commit
-	@$(MAKE) --no-print-directory -j3 lint types tests
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory -j2 types tests
 
 check: install  ## lint, strict types, code rules
 	@$(MAKE) --no-print-directory -j3 lint types house

@@ -76,7 +76,7 @@ def format_apart(value: float, other: float, unit: str = "") -> str:
 
 
 def format_compared(value: float | str | None, compared: float | str | None) -> str:
-    """Format a value of a limit beside the `compared` one, with enough digits to differ; a text stays, and None is ""."""
+    """Format a value of a limit beside the `compared` one with enough digits to differ; a text stays, None is ""."""
     if value is None or isinstance(value, str):
         return value or ""
     if compared is None or isinstance(compared, str):
