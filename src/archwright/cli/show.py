@@ -1,7 +1,8 @@
 """Results as tables for people and as JSON for programs. Each function returns the exit status."""
 
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from archwright.cli.table_layout import TableColumn, format_time, format_value, make_table, print_fields, print_indented
+from archwright.cli.table_layout import (
+    TableColumn,
+    format_time,
+    format_value,
+    make_estimate_columns,
+    make_table,
+    print_fields,
+    print_indented,
+)
 from archwright.contract.contention import Contention
 from archwright.contract.evidence import Deviation, Reconciliation
 from archwright.contract.number_format import (
     format_duration,
-    format_interval,
     format_number,
     format_quantity,
     format_share,
@@ -25,6 +33,7 @@ from archwright.contract.plan import LimitProbability, ModelProposal
 MINIMUM_WIDTH = 100
 # The links of the audit chain: `audit verify` reads these fields, and --json has them.
 CHAIN_FIELDS = ("chain", "number", "prev", "hash")
+EMPTY_VALUES = (None, "")
 # A share of the CPU time above which the machine counts as busy during the probe.
 BUSY_SHARE = 0.1
 
@@ -60,22 +69,35 @@ def print_path(result: Path) -> int:
 
 
 def print_record(result: object) -> int:
-    fields: dict[str, object] = msgspec.to_builtins(result)
-    print_fields(make_console(), {name: _format_field(name, value) for name, value in fields.items()})
+    values: dict[str, object] = msgspec.to_builtins(result)
+    fields = {name: _format_field(name, value) for name, value in values.items()}
+    print_fields(make_console(), fields)
     return 0
 
 
 def print_table(result: Iterable[object]) -> int:
     """Print records as rows. Fields that are empty in all rows and the links of a chain are left out."""
     rows: list[dict[str, object]] = [msgspec.to_builtins(row) for row in result]
-    filled = [name for name in (rows[0] if rows else ()) if any(row[name] not in (None, "") for row in rows)]
-    return print_rows([_make_field_column(name) for name in filled if name not in CHAIN_FIELDS], rows, "none")
+    columns = map(_make_field_column, _list_shown_fields(rows))
+    return print_rows(columns, rows, "none")
+
+
+def _list_shown_fields(rows: Sequence[dict[str, object]]) -> Iterator[str]:
+    names = rows[0] if rows else ()
+    for name in names:
+        is_filled = any(row[name] not in EMPTY_VALUES for row in rows)
+        if is_filled and name not in CHAIN_FIELDS:
+            yield name
 
 
 def _make_field_column(name: str) -> TableColumn:
     """Ids stay on one line, because other verbs take them; so do times."""
-    whole = name in ("id", "request_id") or _is_time(name)
-    return TableColumn(name.replace("_", " "), lambda row: _format_field(name, row[name]), whole=whole)
+
+    def format_cell(row: dict[str, object]) -> str:
+        return _format_field(name, row[name])
+
+    is_id = name in ("id", "request_id")
+    return TableColumn(name.replace("_", " "), format_cell, whole=is_id or _is_time(name))
 
 
 def print_rows(columns: Iterable[TableColumn], rows: Collection[object], empty: str) -> int:
@@ -91,28 +113,38 @@ def _is_time(name: str) -> bool:
 
 
 def _format_field(name: str, value: object) -> str:
-    if isinstance(value, float) and _is_time(name):
-        return format_time(value)
     if isinstance(value, float):
-        # Money to the millionth: a request to a small model costs a few millionths.
-        return f"{value:.{6 if name.endswith('_usd') else 3}f}".rstrip("0").rstrip(".")
+        return format_time(value) if _is_time(name) else _format_float(name, value)
     if isinstance(value, list | tuple):
-        return ", ".join(str(one) for one in value)
-    return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else format_value(value)
+        return ", ".join(map(str, value))
+    if isinstance(value, int | str) and not isinstance(value, bool):
+        return str(value)
+    return format_value(value)
+
+
+def _format_float(name: str, value: float) -> str:
+    # Money to the millionth: a request to a small model costs a few millionths.
+    digits = 6 if name.endswith("_usd") else 3
+    text = f"{value:.{digits}f}"
+    return text.rstrip("0").rstrip(".")
 
 
 def format_proposal(proposal: ModelProposal, command: str) -> str:
     """Format the model that a download would give, and the command."""
     kind = "A better model" if proposal.instead else "A model"
-    named = proposal.artefact.download_label
-    return f"{kind} fits this machine for {proposal.workload}: {named}.\n({proposal.reason})\nTo download it: {command}"
+    label = proposal.artefact.download_label
+    proposed = f"{kind} fits this machine for {proposal.workload}: {label}."
+    return f"{proposed}\n({proposal.reason})\nTo download it: {command}"
+
+
+def _format_limit(row: LimitProbability) -> str:
+    return format_quantity(row.stated, row.predicted.unit)
 
 
 MISSED_COLUMNS = (
     TableColumn("limit", "limit", whole=True),
-    TableColumn("value", lambda row: format_quantity(row.stated, row.predicted.unit), number=True),
-    TableColumn("predicted", lambda row: format_quantity(row.predicted.value, row.predicted.unit), number=True),
-    TableColumn("90 % interval", lambda row: format_interval(row.predicted), number=True),
+    TableColumn("value", _format_limit, number=True),
+    *make_estimate_columns("predicted", "predicted"),
 )
 
 
@@ -135,7 +167,10 @@ def print_probe_load(out: Console, busy_share: float | None) -> None:
 
 
 def print_status(result: Any) -> int:
-    print_text(f"{result.state} at {result.url}/v1" if result.url else result.state)
+    state = result.state
+    if result.url:
+        state += f" at {result.url}/v1"
+    print_text(state)
     if result.processes:
         print_table(result.processes)
     if result.gateways:
@@ -146,16 +181,21 @@ def print_status(result: Any) -> int:
 
 
 def print_stopped(result: Any) -> int:
+    names = ", ".join(result.processes)
     if result.dry_run:
-        return print_text(f"would stop: {', '.join(result.processes) or 'nothing'}")
-    return print_text(f"stopped: {', '.join(result.processes)}" if result.stopped else "nothing was running")
+        return print_text(f"would stop: {names or 'nothing'}")
+    if not result.stopped:
+        return print_text("nothing was running")
+    return print_text(f"stopped: {names}")
 
 
 def print_bench(result: Any) -> int:
     out = make_console()
     for phase in result.phases:
-        requests = f"{phase.requests} requests in {format_duration(phase.seconds)}, {phase.failed} failed"
-        out.print(f"{phase.name}: {requests}, {format_number(phase.output_tokens)} output tokens")
+        duration = format_duration(phase.seconds)
+        requests = f"{phase.requests} requests in {duration}, {phase.failed} failed"
+        tokens = format_number(phase.output_tokens)
+        out.print(f"{phase.name}: {requests}, {tokens} output tokens")
     for note in result.notes:
         out.print(f"  note: {escape(note)}")
     return print_reconciliation(result.reconciliation)
@@ -163,8 +203,7 @@ def print_bench(result: Any) -> int:
 
 PREDICTION_COLUMNS = (
     TableColumn("prediction", "id", whole=True),
-    TableColumn("value", lambda row: format_quantity(row.estimate.value, row.estimate.unit), number=True),
-    TableColumn("90 % interval", lambda row: format_interval(row.estimate), number=True),
+    *make_estimate_columns("value", "estimate"),
 )
 VERDICT_COLOURS = {"within": "green", "better": "cyan", "worse": "red", "unknown": "dim"}
 
@@ -178,8 +217,9 @@ def print_reconciliation(result: Reconciliation) -> int:
         out.print(f"  not judged: {unjudged}: {escape(reason)}")
     for note in result.notes:
         out.print(f"  note: {escape(note)}")
-    judged = [d.verdict for d in result.deviations if d.verdict != "unknown"]
-    inside = f"{judged.count('within')} of {len(judged)} measured predictions inside their interval"
+    verdicts = Counter(deviation.verdict for deviation in result.deviations)
+    judged = verdicts.total() - verdicts["unknown"]
+    inside = f"{verdicts['within']} of {judged} measured predictions inside their interval"
     out.print(f"{inside}; plan {result.plan_digest[:12]}")
     return 0
 
@@ -201,14 +241,16 @@ def _print_contention(out: Console, result: Reconciliation) -> None:
     if measured is None:
         return
     planned = result.planned_contention or Contention()
-    figures = [
-        f"other programs {_format_share(measured.other_share)} (plan: {_format_share(planned.other_share)})",
-        f"hypervisor {_format_share(measured.steal_share)} (plan: {_format_share(planned.steal_share)})",
-    ]
+    other = _format_share(measured.other_share)
+    planned_other = _format_share(planned.other_share)
+    steal = _format_share(measured.steal_share)
+    planned_steal = _format_share(planned.steal_share)
+    figures = f"other programs {other} (plan: {planned_other}), hypervisor {steal} (plan: {planned_steal})"
     if measured.frequency_hz is not None:
         frequency = _format_frequency(measured.frequency_hz)
-        figures.append(f"frequency {frequency} (plan: {_format_frequency(planned.frequency_hz)})")
-    out.print(f"  contention during the bench: {', '.join(figures)}")
+        planned_frequency = _format_frequency(planned.frequency_hz)
+        figures += f", frequency {frequency} (plan: {planned_frequency})"
+    out.print(f"  contention during the bench: {figures}")
 
 
 def _format_share(share: float | None) -> str:
@@ -219,21 +261,33 @@ def _format_frequency(frequency_hz: float | None) -> str:
     return "unknown" if frequency_hz is None else format_quantity(frequency_hz, "Hz")
 
 
+def _format_measured(row: Deviation) -> str | None:
+    if row.measured is None:
+        return None
+    return format_quantity(row.measured.value, row.predicted.unit)
+
+
+def _read_samples(row: Deviation) -> int | None:
+    return None if row.measured is None else row.measured.samples
+
+
+def _choose_verdict_colour(row: Any) -> str:
+    return VERDICT_COLOURS[row.verdict]
+
+
 DEVIATION_COLUMNS = (
     TableColumn("prediction", "prediction_id"),
-    TableColumn("predicted", lambda row: format_quantity(row.predicted.value, row.predicted.unit), number=True),
-    TableColumn("90 % interval", lambda row: format_interval(row.predicted), number=True),
-    TableColumn(
-        "measured",
-        lambda row: row.measured and format_quantity(row.measured.value, row.predicted.unit),
-        number=True,
-    ),
+    *make_estimate_columns("predicted", "predicted"),
+    TableColumn("measured", _format_measured, number=True),
 )
-SAMPLES_COLUMN = TableColumn("samples", lambda row: row.measured and row.measured.samples, number=True)
-VERDICT_COLUMN = TableColumn("verdict", "verdict", style=lambda row: VERDICT_COLOURS[row.verdict])
+SAMPLES_COLUMN = TableColumn("samples", _read_samples, number=True)
+VERDICT_COLUMN = TableColumn("verdict", "verdict", style=_choose_verdict_colour)
 
 
 def make_deviations_table(deviations: Iterable[Deviation], *, samples: bool) -> Table:
     """Draw predictions against measurements; `samples`: with the number of samples of each measurement."""
-    columns = (*DEVIATION_COLUMNS, *([SAMPLES_COLUMN] if samples else []), VERDICT_COLUMN)
+    columns = list(DEVIATION_COLUMNS)
+    if samples:
+        columns.append(SAMPLES_COLUMN)
+    columns.append(VERDICT_COLUMN)
     return make_table(columns, deviations, "Plan versus actual", boxed=True)

@@ -13,21 +13,30 @@ DAMAGED = 3
 
 def as_json(result: VersionCheck) -> int:
     """Print JSON; the exit status is DAMAGED if there is a problem."""
-    return show.as_json(result) or (DAMAGED if result.problems else 0)
+    show.as_json(result)
+    return _find_exit_status(result)
+
+
+def _find_exit_status(result: VersionCheck) -> int:
+    return DAMAGED if result.problems else 0
 
 
 def print_check(result: VersionCheck) -> int:
     """Return DAMAGED if there is a problem."""
     out = make_console()
-    for one in result.problems:
-        out.print(f"[bold]{escape(one.version)}[/]: {escape(one.subject)}", soft_wrap=True)
-        print_indented(out, escape(one.problem))
-    size, rate = (
-        format_quantity(number, "bytes") for number in (result.size_bytes, result.size_bytes / result.seconds)
-    )
-    state = f"{len(result.problems):,} problem(s)" if result.problems else "no problem"
-    out.print(f"{result.versions:,} version(s), {result.files:,} file(s), {size} at {rate} per second: {state}")
+    for problem in result.problems:
+        heading = f"[bold]{escape(problem.version)}[/]: {escape(problem.subject)}"
+        out.print(heading, soft_wrap=True)
+        print_indented(out, escape(problem.problem))
+
+    size = format_quantity(result.size_bytes, "bytes")
+    rate = format_quantity(result.size_bytes / result.seconds, "bytes")
+    state = "no problem"
+    if result.problems:
+        state = f"{len(result.problems):,} problem(s)"
+    counts = f"{result.versions:,} version(s), {result.files:,} file(s)"
+    out.print(f"{counts}, {size} at {rate} per second: {state}")
     if result.problems:
         out.print("copy the damaged files from a restored backup: archwright restore --into DIR,")
         out.print("or ingest the sources under another name")
-    return DAMAGED if result.problems else 0
+    return _find_exit_status(result)

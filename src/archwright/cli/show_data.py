@@ -3,12 +3,22 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from archwright.api.data import DatasetOutcome
 from archwright.cli.show import as_json, make_console, print_rows, print_text
-from archwright.cli.table_layout import TableColumn, format_time, make_table, print_fields, print_lines, print_remaining
+from archwright.cli.table_layout import (
+    TableColumn,
+    format_time,
+    make_size_column,
+    make_table,
+    make_time_column,
+    print_fields,
+    print_lines,
+    print_remaining,
+)
 from archwright.contract.lineage import DatasetVersion
 from archwright.contract.number_format import format_quantity
 
@@ -24,33 +34,64 @@ def print_outcome(result: DatasetOutcome) -> int:
     state = "" if result.new else "  (nothing changed: this version already holds the same content)"
     out.print(f"[bold]{escape(result.id)}[/]{state}", soft_wrap=True)
     out.print(f"  {_summarise_version(result)}")
-    for action, counts in (("left out", result.drops), ("redacted", result.changes)):
-        for name, count in counts.items():
-            out.print(f"  {action}  {count:>8,}  {escape(name)}", soft_wrap=True)
-    replaced = [f"replaced            {file.path}: its former {file.rows:,} rows" for file in result.replaced]
-    print_lines(out, replaced, shown=SHOWN_SKIPPED, prefix="  ")
-    print_lines(out, (f"skipped             {line}" for line in result.passed_over), shown=SHOWN_SKIPPED, prefix="  ")
+    _print_counts(out, "left out", result.drops)
+    _print_counts(out, "redacted", result.changes)
+
+    lines: list[str] = []
+    for file in result.replaced:
+        lines.append(f"replaced            {file.path}: its former {file.rows:,} rows")
+    print_lines(out, lines, shown=SHOWN_SKIPPED, prefix="  ")
+    skipped = [f"skipped             {line}" for line in result.passed_over]
+    print_lines(out, skipped, shown=SHOWN_SKIPPED, prefix="  ")
     for suffix, count in result.skipped.items():
-        out.print(f"  skipped   {count:>8,}  files of the unknown format {escape(suffix)}", soft_wrap=True)
+        unknown = f"files of the unknown format {escape(suffix)}"
+        out.print(f"  skipped   {count:>8,}  {unknown}", soft_wrap=True)
     return print_text(f"  more: archwright data show {result.id}")
 
 
+def _print_counts(out: Console, action: str, counts: Mapping[str, int]) -> None:
+    for reason, count in counts.items():
+        out.print(f"  {action}  {count:>8,}  {escape(reason)}", soft_wrap=True)
+
+
 def _summarise_version(version: DatasetVersion) -> str:
-    counts = {"row": version.rows, "column": len(version.columns), "file": version.source_files}
-    words = [f"{count:,} {name}{'' if count == 1 else 's'}" for name, count in counts.items()]
-    return ", ".join([*words, format_quantity(version.size_bytes, "bytes")])
+    parts = [
+        _format_plural(version.rows, "row"),
+        _format_plural(len(version.columns), "column"),
+        _format_plural(version.source_files, "file"),
+        format_quantity(version.size_bytes, "bytes"),
+    ]
+    return ", ".join(parts)
+
+
+def _format_plural(count: int, noun: str) -> str:
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} {noun}s"
+
+
+def _count_dropped(version: DatasetVersion) -> int:
+    return sum(version.drops.values())
+
+
+def _count_altered(version: DatasetVersion) -> int:
+    return sum(version.changes.values())
+
+
+def _describe_origin(version: DatasetVersion) -> str | None:
+    return version.parent if version.action == "refine" else "files"
 
 
 VERSION_COLUMNS = (
     TableColumn("version", "id"),
     TableColumn("rows", "rows", number=True),
-    TableColumn("left out", lambda row: sum(row.drops.values()), number=True),
-    TableColumn("altered", lambda row: sum(row.changes.values()), number=True),
+    TableColumn("left out", _count_dropped, number=True),
+    TableColumn("altered", _count_altered, number=True),
     TableColumn("files", "source_files", number=True),
-    TableColumn("size", lambda row: format_quantity(row.size_bytes, "bytes"), number=True),
-    TableColumn("made of", lambda row: row.parent if row.action == "refine" else "files"),
+    make_size_column("size", "size_bytes"),
+    TableColumn("made of", _describe_origin),
     TableColumn("licence", "licence"),
-    TableColumn("made", lambda row: format_time(row.at), whole=True),
+    make_time_column("made", "at"),
 )
 
 
@@ -63,46 +104,69 @@ FILE_COLUMNS = (
     TableColumn("file", "path"),
     TableColumn("rows", "rows", number=True),
     TableColumn("quarantined", "quarantined", number=True),
-    TableColumn("size", lambda row: format_quantity(row.size_bytes, "bytes"), number=True),
+    make_size_column("size", "size_bytes"),
     TableColumn("sha256", lambda row: row.sha256[:12], whole=True),
 )
 
 
 def print_card(result: Any) -> int:
-    version, out = result.version, make_console()
-    origin = f"refined from {version.parent}" if version.action == "refine" else "ingested from files"
-    out.print(f"\n[bold]{escape(version.id)}[/]   {escape(origin)}, {format_time(version.at)}", soft_wrap=True)
-    out.print(f"{_summarise_version(version)}; licence: {escape(version.licence or 'not stated')}", soft_wrap=True)
+    version = result.version
+    origin = "ingested from files"
+    if version.action == "refine":
+        origin = f"refined from {version.parent}"
+    created = f"{escape(origin)}, {format_time(version.at)}"
+    licence = escape(version.licence or "not stated")
+
+    out = make_console()
+    out.print(f"\n[bold]{escape(version.id)}[/]   {created}", soft_wrap=True)
+    out.print(f"{_summarise_version(version)}; licence: {licence}", soft_wrap=True)
     out.print(f"content  {version.content_sha256}\n", soft_wrap=True)
     out.print(_make_columns_table(version.columns))
-    for name, unit, counts in (("left out", "rows", version.drops), ("redacted", "values", version.changes)):
-        if counts:
-            columns = (TableColumn(name, lambda row: row[0]), TableColumn(unit, lambda row: row[1], number=True))
-            out.print()
-            out.print(make_table(columns, counts.items()))
+    _print_counts_table(out, ("left out", "rows"), version.drops)
+    _print_counts_table(out, ("redacted", "values"), version.changes)
     out.print()
     out.print(make_table(FILE_COLUMNS, result.files[:SHOWN_FILES]))
     print_remaining(out, len(result.files) - SHOWN_FILES)
     out.print()
-    fields = {
-        "trained on it": ", ".join((*result.runs, *result.models)) or "nothing yet",
-        "refined from it": ", ".join(result.refined) or "nothing yet",
-        "owner": result.policy.owner or "unknown",
-        "tenant": result.policy.tenant,
-        "card": f"archwright data card {version.id}",
-        "quarantine": result.quarantine,
-        "drops": result.drops,
-    }
-    print_fields(out, fields)
+    print_fields(out, _list_card_fields(result))
     return 0
 
 
-def _make_columns_table(columns: Mapping[str, str]) -> Table:
-    def list_names(kind: str) -> str:
-        names = [name for name, found in columns.items() if found == kind]
-        more = f" and {len(names) - SHOWN_COLUMNS:,} more" if len(names) > SHOWN_COLUMNS else ""
-        return ", ".join(names[:SHOWN_COLUMNS]) + more
+def _list_card_fields(result: Any) -> dict[str, str | None]:
+    trained = ", ".join((*result.runs, *result.models))
+    refined = ", ".join(result.refined)
+    return {
+        "trained on it": trained or "nothing yet",
+        "refined from it": refined or "nothing yet",
+        "owner": result.policy.owner or "unknown",
+        "tenant": result.policy.tenant,
+        "card": f"archwright data card {result.version.id}",
+        "quarantine": result.quarantine,
+        "drops": result.drops,
+    }
 
-    return make_table(
-        (TableColumn("kind", str, whole=True), TableColumn("columns", list_names)), dict.fromkeys(columns.values())
-    )
+
+def _print_counts_table(out: Console, headings: tuple[str, str], counts: Mapping[str, int]) -> None:
+    if not counts:
+        return
+    reason, unit = headings
+    columns = (TableColumn(reason, str), TableColumn(unit, counts.get, number=True))
+    out.print()
+    out.print(make_table(columns, counts))
+
+
+def _make_columns_table(columns: Mapping[str, str]) -> Table:
+    names_by_kind: dict[str, list[str]] = {}
+    for name, kind in columns.items():
+        names_by_kind.setdefault(kind, []).append(name)
+
+    def format_names(kind: str) -> str:
+        names = names_by_kind[kind]
+        text = ", ".join(names[:SHOWN_COLUMNS])
+        hidden = len(names) - SHOWN_COLUMNS
+        if hidden > 0:
+            text += f" and {hidden:,} more"
+        return text
+
+    table_columns = (TableColumn("kind", str, whole=True), TableColumn("columns", format_names))
+    return make_table(table_columns, names_by_kind)

@@ -28,9 +28,9 @@ def print_diff(result: Any) -> int:
 
 def _print_bundle_diff(out: Console, result: Any) -> int:
     out.print(f"\n[bold]{escape(result.folder)}: plan {result.before[:12]} to {result.after[:12]}[/]")
-    for one in result.changes:
-        out.print(f"  {one.change} [bold]{escape(one.path)}[/]")
-        for line in one.lines[2:]:
+    for change in result.changes:
+        out.print(f"  {change.change} [bold]{escape(change.path)}[/]")
+        for line in change.lines[2:]:
             out.print(escape(line), highlight=False, soft_wrap=True)
     if not result.changes:
         out.print("  no file differs\n")
@@ -51,13 +51,18 @@ def print_what_if(result: Any) -> int:
 def _format_choice(choice: Any) -> str:
     if choice.option is None:
         return "nothing is feasible"
-    parts = [choice.option]
-    names = {"total_cost": "over the horizon", "cost_per_month": "a month without staff", "capex": "to buy"}
-    for field, name in names.items():
-        cost = getattr(choice, field)
+    costs = {
+        "over the horizon": choice.total_cost,
+        "a month without staff": choice.cost_per_month,
+        "to buy": choice.capex,
+    }
+    text = choice.option
+    for purpose, cost in costs.items():
         if cost and cost.value:
-            parts.append(f"{format_money(cost.value, cost.unit.partition('/')[0])} {name}")
-    return escape(", ".join(parts))
+            currency, _, _ = cost.unit.partition("/")
+            amount = format_money(cost.value, currency)
+            text += f", {amount} {purpose}"
+    return escape(text)
 
 
 def _print_difference(out: Console, result: Any) -> None:
@@ -66,13 +71,13 @@ def _print_difference(out: Console, result: Any) -> None:
         return
     for reason in result.because:
         out.print(f"  because {escape(reason)}")
-    chosen = result.chosen
-    moved = chosen and f"goes from {escape(chosen.before or 'nothing')} to {escape(chosen.after or 'nothing')}"
-    out.print(f"  [bold]the choice {moved or 'stays'}[/]")
+    out.print(f"  [bold]the choice {_describe_move(result.chosen)}[/]")
     for note in result.notes:
-        if note.before is None or note.after is None:
-            sign, text = ("+", note.after) if note.before is None else ("-", note.before)
-            print_indented(out, f"{sign} {escape(text)}")
+        if note.before is None:
+            print_indented(out, f"+ {escape(note.after)}")
+        elif note.after is None:
+            print_indented(out, f"- {escape(note.before)}")
+
     _print_figures(out, "Cost of the choice", result.costs)
     _print_figures(out, "Its cost lines", result.lines)
     _print_changed_texts(out, "Models", result.models)
@@ -83,10 +88,21 @@ def _print_difference(out: Console, result: Any) -> None:
     _print_figures(out, "Predictions", result.predictions)
     _print_changed_texts(out, "Facts", result.facts)
     _print_changed_texts(out, "Controls", result.controls)
-    _print_rows(
-        out, "Assumptions", result.assumptions, lambda row: [f"{'+' if row.before is None else '-'} {row.name}"]
-    )
+    _print_rows(out, "Assumptions", result.assumptions, list_lines=_list_assumption)
     out.print()
+
+
+def _describe_move(chosen: Any) -> str:
+    if not chosen:
+        return "stays"
+    before = escape(chosen.before or "nothing")
+    after = escape(chosen.after or "nothing")
+    return f"goes from {before} to {after}"
+
+
+def _list_assumption(row: Any) -> Iterator[str]:
+    sign = "+" if row.before is None else "-"
+    yield f"{sign} {row.name}"
 
 
 FIGURE_COLUMNS = (
@@ -104,13 +120,17 @@ def _print_figures(out: Console, title: str, rows: Any) -> None:
 
 
 def _format_figure(estimate: Estimate | None) -> str | None:
-    return format_quantity(estimate.value, estimate.unit) if estimate is not None else None
+    if estimate is None:
+        return None
+    return format_quantity(estimate.value, estimate.unit)
 
 
 def _format_change(before: Estimate | None, after: Estimate | None) -> str:
     """Return the relative change, or say what appeared or disappeared."""
-    if before is None or after is None:
-        return "new" if before is None else "gone"
+    if before is None:
+        return "new"
+    if after is None:
+        return "gone"
     if before.unit != after.unit or before.value <= 0:
         return " "
     if before.value == after.value:
@@ -119,26 +139,38 @@ def _format_change(before: Estimate | None, after: Estimate | None) -> str:
 
 
 def _print_changed_texts(out: Console, title: str, rows: Any) -> None:
-    _print_rows(out, title, rows, _list_changed_texts)
+    _print_rows(out, title, rows, list_lines=_list_changed_texts)
 
 
 def _list_changed_texts(row: Any) -> Iterator[str]:
     yield row.name
-    for sign, text, other in (("-", row.before, row.after), ("+", row.after, row.before)):
-        if text is not None:
-            yield f"  {sign} {_extract_changed_parts(text, other)}"
+    if row.before is not None:
+        yield f"  - {_extract_changed_parts(row.before, row.after)}"
+    if row.after is not None:
+        yield f"  + {_extract_changed_parts(row.after, row.before)}"
 
 
-def _print_rows(out: Console, title: str, rows: Any, list_lines: Callable[[Any], Iterable[str]]) -> None:
+def _print_rows(
+    out: Console,
+    title: str,
+    rows: Any,
+    *,
+    list_lines: Callable[[Any], Iterable[str]],
+) -> None:
     if rows:
         out.print(f"\n[bold]{title}[/]")
     for row in rows[:SHOWN_ROWS]:
         for line in list_lines(row):
-            print_indented(out, escape(line.lstrip()), 2 + len(line) - len(line.lstrip()))
+            text = line.lstrip()
+            indent = len(line) - len(text)
+            print_indented(out, escape(text), 2 + indent)
     print_remaining(out, len(rows) - SHOWN_ROWS, "  ")
 
 
-def _extract_changed_parts(text: str, other: str | None) -> str:
-    """Return the parts of a text that the other text lacks: most parts of a fact stay the same."""
-    same = set(other.split(PART_SEPARATOR)) if other is not None else set[str]()
-    return PART_SEPARATOR.join(part for part in text.split(PART_SEPARATOR) if part not in same) or "nothing else"
+def _extract_changed_parts(text: str, compared: str | None) -> str:
+    """Return the parts of a text that the compared text lacks: most parts of a fact stay the same."""
+    shared: set[str] = set()
+    if compared is not None:
+        shared.update(compared.split(PART_SEPARATOR))
+    changed = [part for part in text.split(PART_SEPARATOR) if part not in shared]
+    return PART_SEPARATOR.join(changed) or "nothing else"

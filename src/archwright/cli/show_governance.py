@@ -5,33 +5,42 @@ from typing import Any
 
 from archwright.api.data_governance import CatalogueEntry, PolicyView
 from archwright.cli.show import as_json, make_console, print_rows, print_text
-from archwright.cli.table_layout import TableColumn, format_time, make_table, print_fields
-from archwright.contract.number_format import format_quantity
+from archwright.cli.table_layout import (
+    TableColumn,
+    make_size_column,
+    make_table,
+    make_time_column,
+    print_fields,
+)
 
 __all__ = ["as_json", "print_entries", "print_export", "print_policy", "print_retention"]
 
+CHANGE_COLUMNS = (make_time_column("changed", "at"), TableColumn("by", "by"))
+
 
 def print_policy(result: PolicyView) -> int:
-    rules, out = result.in_force, make_console()
-    fields = {
+    rules = result.in_force
+    fields: dict[str, str | None] = {
         "data set": rules.dataset,
         "owner": rules.owner or "unknown",
         "tenant": rules.tenant,
         "readers": ", ".join(rules.readers),
         "purpose": rules.purpose,
         "lawful basis": rules.lawful_basis,
-        "consent": rules.consent,
-        "classification": rules.classification,
-        "residency": ", ".join(rules.residency),
-        "retention": f"{rules.retention_days} days" if rules.retention_days else "",
-        "licence": rules.licence,
-        "released from": ", ".join(rules.released),
     }
+    fields["consent"] = rules.consent
+    fields["classification"] = rules.classification
+    fields["residency"] = ", ".join(rules.residency)
+    if rules.retention_days:
+        fields["retention"] = f"{rules.retention_days} days"
+    fields["licence"] = rules.licence
+    fields["released from"] = ", ".join(rules.released)
+
+    out = make_console()
     print_fields(out, fields)
     if result.history:
-        columns = (TableColumn("changed", lambda row: format_time(row.at), whole=True), TableColumn("by", "by"))
         out.print()
-        out.print(make_table(columns, result.history))
+        out.print(make_table(CHANGE_COLUMNS, result.history))
     return 0
 
 
@@ -43,7 +52,7 @@ ENTRY_COLUMNS = (
     TableColumn("purpose", "purpose"),
     TableColumn("class", "classification"),
     TableColumn("personal data", lambda row: ", ".join(row.personal_data)),
-    TableColumn("made", lambda row: format_time(row.at), whole=True),
+    make_time_column("made", "at"),
 )
 
 
@@ -56,7 +65,7 @@ EXPIRED_COLUMNS = (
     TableColumn("age in days", "age_days", number=True),
     TableColumn("retention", "retention_days", number=True),
     TableColumn("rows", "rows", number=True),
-    TableColumn("size", lambda row: format_quantity(row.size_bytes, "bytes"), number=True),
+    make_size_column("size", "size_bytes"),
     TableColumn("trained on it", lambda row: ", ".join(row.models)),
 )
 

@@ -13,29 +13,45 @@ SHOWN_CHARACTERS = 320
 
 
 def print_index(result: IndexOutcome) -> int:
-    out = make_console()
     state = "" if result.new else "  (nothing changed: this index exists)"
-    out.print(f"[bold]{escape(result.version)}[/]{state}", soft_wrap=True)
-    vectors = f"vectors of {result.model} ({result.dimensions} numbers)" if result.model else "no vectors"
+    vectors = "no vectors"
+    if result.model:
+        vectors = f"vectors of {result.model} ({result.dimensions} numbers)"
+    passages = f"{result.passages:,} passages of the column {escape(result.column)}"
     size = format_quantity(result.size_bytes, "bytes")
-    out.print(
-        f"  {result.passages:,} passages of the column {escape(result.column)}, keywords, {escape(vectors)}, {size}"
-    )
+
+    out = make_console()
+    out.print(f"[bold]{escape(result.version)}[/]{state}", soft_wrap=True)
+    out.print(f"  {passages}, keywords, {escape(vectors)}, {size}")
     if result.note:
         out.print(f"  note: {escape(result.note)}", soft_wrap=True)
-    return print_text(f'  search: archwright data search {result.version.partition("@")[0]} "a question"')
+    dataset, _, _ = result.version.partition("@")
+    return print_text(f'  search: archwright data search {dataset} "a question"')
 
 
 def print_passages(result: SearchOutcome) -> int:
     out = make_console()
     for number, passage in enumerate(result.passages, 1):
-        out.print(f"[bold]{number}[/]  {escape(describe_place(passage))}  score {passage.score:.4f}", soft_wrap=True)
-        text = " ".join(passage.text.split())
-        out.print(f"   {escape(text[:SHOWN_CHARACTERS])}{'...' if len(text) > SHOWN_CHARACTERS else ''}\n")
-    count = len(result.passages) or "no"
-    return print_text(f"{count} passage{'' if count == 1 else 's'} in {result.version}, {result.mode} search")
+        origin = escape(describe_place(passage))
+        out.print(f"[bold]{number}[/]  {origin}  score {passage.score:.4f}", soft_wrap=True)
+        excerpt = escape(_shorten(passage.text))
+        out.print(f"   {excerpt}\n")
+
+    count = len(result.passages)
+    noun = "passage" if count == 1 else "passages"
+    return print_text(f"{count or 'no'} {noun} in {result.version}, {result.mode} search")
+
+
+def _shorten(text: str) -> str:
+    """Return the first characters of a text on one line."""
+    words = " ".join(text.split())
+    if len(words) <= SHOWN_CHARACTERS:
+        return words
+    return words[:SHOWN_CHARACTERS] + "..."
 
 
 def describe_place(passage: Passage) -> str:
-    page = "" if passage.page is None else f", page {passage.page}"
-    return f"{passage.source_file}, row {passage.source_row}{page}, characters {passage.start} to {passage.end}"
+    source = f"{passage.source_file}, row {passage.source_row}"
+    if passage.page is not None:
+        source += f", page {passage.page}"
+    return f"{source}, characters {passage.start} to {passage.end}"

@@ -1,11 +1,13 @@
 """The terminal output of predictions and of their accuracy."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.markup import escape
 
 from archwright.cli.show import as_json, make_console
 from archwright.cli.table_layout import TableColumn, make_table
+from archwright.contract.estimate import Estimate
 from archwright.contract.number_format import format_estimate, format_interval, format_quantity
 
 __all__ = ["print_accuracy", "as_json", "print_inventory", "print_prediction"]
@@ -13,29 +15,60 @@ __all__ = ["print_accuracy", "as_json", "print_inventory", "print_prediction"]
 
 def print_prediction(result: Any) -> int:
     out = make_console()
-    out.print(f"\n[bold]{escape(result.model)}[/] on {result.devices} x {escape(result.accelerator)}")
-    columns = (
-        TableColumn("", lambda row: row[0]),
-        TableColumn("value", lambda row: format_quantity(row[1].value, row[1].unit), number=True),
-        TableColumn("90 % interval", lambda row: format_interval(row[1]), number=True),
-        TableColumn("", lambda row: result.definitions.get(row[0], " ")),
-    )
-    out.print(make_table(columns, result.estimates.items()))
-    lines = [f"layout: {result.layout}"] if result.layout else []
-    lines += [f"option: {one.summary}" for one in result.options]
-    lines += [f"stratum: {result.stratum}", *(f"weak: {line}" for line in result.weak)]
-    for line in (*lines, *(f"assumed: {line}" for line in result.assumed)):
+    hardware = f"{result.devices} x {escape(result.accelerator)}"
+    out.print(f"\n[bold]{escape(result.model)}[/] on {hardware}")
+    columns = _make_figure_columns(result.estimates, result.definitions)
+    out.print(make_table(columns, result.estimates))
+
+    for line in _list_remarks(result):
         out.print(escape(line))
-    if result.pilot is not None:
-        out.print(escape(f"pilot: {result.pilot.summary}"))
-        out.print(escape(f"  {result.pilot.command}"))
-    for line in (
-        result.formula,
-        *result.sources,
-        *(f"{one.setting}: {one.source}" for one in result.options if one.source),
-    ):
+    for line in _list_sources(result):
         out.print(f"[dim]{escape(line)}[/]")
     return 0
+
+
+def _make_figure_columns(estimates: Mapping[str, Estimate], definitions: Mapping[str, str]) -> tuple[TableColumn, ...]:
+    """Make the columns of predicted figures; a row is the name of a figure."""
+
+    def format_value(name: str) -> str:
+        estimate = estimates[name]
+        return format_quantity(estimate.value, estimate.unit)
+
+    def format_band(name: str) -> str:
+        return format_interval(estimates[name])
+
+    def define(name: str) -> str:
+        return definitions.get(name, " ")
+
+    return (
+        TableColumn("", str),
+        TableColumn("value", format_value, number=True),
+        TableColumn("90 % interval", format_band, number=True),
+        TableColumn("", define),
+    )
+
+
+def _list_remarks(result: Any) -> Iterator[str]:
+    if result.layout:
+        yield f"layout: {result.layout}"
+    for option in result.options:
+        yield f"option: {option.summary}"
+    yield f"stratum: {result.stratum}"
+    for reason in result.weak:
+        yield f"weak: {reason}"
+    for assumption in result.assumed:
+        yield f"assumed: {assumption}"
+    if result.pilot is not None:
+        yield f"pilot: {result.pilot.summary}"
+        yield f"  {result.pilot.command}"
+
+
+def _list_sources(result: Any) -> Iterator[str]:
+    yield result.formula
+    yield from result.sources
+    for option in result.options:
+        if option.source:
+            yield f"{option.setting}: {option.source}"
 
 
 def _format_people(served: Any) -> str:
@@ -50,20 +83,22 @@ def _format_time(time_s: Any) -> str:
     return format_quantity(time_s.value, time_s.unit)
 
 
-INVENTORY_FIELDS = ("count", "machine", "model", "format", "engine", "in_flight")
+INVENTORY_COLUMNS = (
+    TableColumn("count", "count"),
+    TableColumn("machine", "machine"),
+    TableColumn("model", "model"),
+    TableColumn("format", "format"),
+    TableColumn("engine", "engine"),
+    TableColumn("in flight", "in_flight"),
+    TableColumn("TTFT p95", lambda row: _format_time(row.ttft_p95_s), number=True),
+    TableColumn("TPOT p95", lambda row: _format_time(row.tpot_p95_s), number=True),
+    TableColumn("serves (90 %)", _format_people, number=True),
+)
 
 
 def print_inventory(result: Any) -> int:
     out = make_console()
-    columns = []
-    for field in INVENTORY_FIELDS:
-        title = field.replace("_", " ")
-        columns.append(TableColumn(title, field))
-    columns.append(TableColumn("TTFT p95", lambda row: _format_time(row.ttft_p95_s), number=True))
-    columns.append(TableColumn("TPOT p95", lambda row: _format_time(row.tpot_p95_s), number=True))
-    columns.append(TableColumn("serves (90 %)", _format_people, number=True))
-    table = make_table(columns, result.assignments)
-    out.print(table)
+    out.print(make_table(INVENTORY_COLUMNS, result.assignments))
 
     people = _format_people(result)
     out.print(f"all machines serve: {people}")
@@ -82,15 +117,20 @@ def print_inventory(result: Any) -> int:
     return 0
 
 
+def _make_template_column(heading: str, template: str) -> TableColumn:
+    """Make a column of numbers; `template`: a text with a field of the row, such as "{0.mean:.1f} %"."""
+    return TableColumn(heading, template.format, number=True)
+
+
 ACCURACY_COLUMNS = (
     TableColumn("quantity", "metric"),
     TableColumn("stratum", "stratum"),
-    TableColumn("rows", lambda row: str(row.rows), number=True),
-    TableColumn("median error", lambda row: f"{row.median_error_percent:.1f} %", number=True),
-    TableColumn("mean", lambda row: f"{row.mean_error_percent:.1f} %", number=True),
-    TableColumn("p90", lambda row: f"{row.p90_error_percent:.1f} %", number=True),
-    TableColumn("in the 90 % interval", lambda row: f"{row.covered_percent:.1f} %", number=True),
-    TableColumn("half-width", lambda row: f"x{row.median_half_width:.2f}", number=True),
+    _make_template_column("rows", "{0.rows}"),
+    _make_template_column("median error", "{0.median_error_percent:.1f} %"),
+    _make_template_column("mean", "{0.mean_error_percent:.1f} %"),
+    _make_template_column("p90", "{0.p90_error_percent:.1f} %"),
+    _make_template_column("in the 90 % interval", "{0.covered_percent:.1f} %"),
+    _make_template_column("half-width", "x{0.median_half_width:.2f}"),
 )
 
 

@@ -14,7 +14,8 @@ from archwright.contract.lineage import TrainingRun
 from archwright.contract.number_format import format_duration, format_number, format_quantity
 
 # A terminal's line is rewritten often; a file gets few lines.
-TERMINAL_INTERVAL_S, FILE_INTERVAL_S = 0.25, 5.0
+TERMINAL_INTERVAL_S = 0.25
+FILE_INTERVAL_S = 5.0
 INTERRUPTED = 130
 
 
@@ -32,14 +33,18 @@ def print_training(result: TrainingSession) -> int:
     if began.status == "finished":
         out.print(f"run {began.id} is finished: nothing to do")
         return _print_outcome(began)
+
     subject = f"{escape(began.name)} ({began.task}) on {escape(began.dataset_version)}"
-    out.print(f"run [bold]{began.id}[/]: {subject}, {began.steps} steps{_format_resumed(began)}", soft_wrap=True)
+    steps = f"{began.steps} steps{_format_resumed(began)}"
+    out.print(f"run [bold]{began.id}[/]: {subject}, {steps}", soft_wrap=True)
     if not began.resumed:
         _print_predictions(began)
+
     line = ProgressLine(sys.stdout, began.task == "text-lora")
     for progress in result:
         line.update(progress)
     line.end()
+
     ended = result.run
     if ended.status == "interrupted":
         # Not through the console, which would wrap the command.
@@ -50,8 +55,10 @@ def print_training(result: TrainingSession) -> int:
 
 
 def _format_resumed(run: TrainingRun) -> str:
+    if not run.resumed:
+        return ""
     times = {1: "once", 2: "twice"}.get(run.resumed, f"{run.resumed} times")
-    return f", resumed {times}" if run.resumed else ""
+    return f", resumed {times}"
 
 
 class ProgressLine:
@@ -62,6 +69,7 @@ class ProgressLine:
         self._unit = "tokens" if text else "rows"
         self._now = now
         self._terminal = out.isatty()
+        self._interval_s = TERMINAL_INTERVAL_S if self._terminal else FILE_INTERVAL_S
         self._shown_at: float | None = None
         self._open = False
 
@@ -71,22 +79,34 @@ class ProgressLine:
             self._out.write(f"{progress.note}\n")
             self._out.flush()
             return
-        now, pause = self._now(), TERMINAL_INTERVAL_S if self._terminal else FILE_INTERVAL_S
-        if self._shown_at is not None and now - self._shown_at < pause and progress.step < progress.steps:
+
+        now = self._now()
+        if self._is_recent(now) and progress.step < progress.steps:
             return
         self._shown_at = now
-        width = len(str(progress.steps))
-        parts = [f"step {progress.step:>{width}} of {progress.steps}"]
-        if progress.loss is not None:
-            parts.append(f"loss {progress.loss:.4f}")
-        if progress.units_per_s is not None:
-            parts.append(f"{format_number(progress.units_per_s)} {self._unit}/s")
-        if progress.left_s is not None and progress.step < progress.steps:
-            parts.append(_format_time_left(progress.left_s))
-        text = "  ".join(parts)
-        self._out.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
+        text = self._format(progress)
+        if self._terminal:
+            self._out.write(f"\r\x1b[K{text}")
+        else:
+            self._out.write(f"{text}\n")
         self._out.flush()
         self._open = self._terminal
+
+    def _is_recent(self, now: float) -> bool:
+        """Return whether the last line is younger than the interval."""
+        return self._shown_at is not None and now - self._shown_at < self._interval_s
+
+    def _format(self, progress: TrainingProgress) -> str:
+        width = len(str(progress.steps))
+        text = f"step {progress.step:>{width}} of {progress.steps}"
+        if progress.loss is not None:
+            text += f"  loss {progress.loss:.4f}"
+        if progress.units_per_s is not None:
+            speed = format_number(progress.units_per_s)
+            text += f"  {speed} {self._unit}/s"
+        if progress.left_s is not None and progress.step < progress.steps:
+            text += f"  {_format_time_left(progress.left_s)}"
+        return text
 
     def end(self) -> None:
         if self._open:
@@ -100,13 +120,17 @@ def _format_time_left(left_s: float) -> str:
     return f"{format_duration(round(left_s))} left"
 
 
+def _format_loss(run: TrainingRun) -> str | None:
+    return None if run.loss_last is None else f"{run.loss_last:.4f}"
+
+
 RUN_COLUMNS = (
     TableColumn("run", "id"),
     TableColumn("name", "name"),
     TableColumn("task", "task"),
     TableColumn("status", "status"),
     TableColumn("step", lambda row: f"{row.step} of {row.steps}", number=True),
-    TableColumn("loss", lambda row: None if row.loss_last is None else f"{row.loss_last:.4f}", number=True),
+    TableColumn("loss", _format_loss, number=True),
     TableColumn("dataset", "dataset_version"),
     TableColumn("model", "model"),
 )
@@ -119,10 +143,12 @@ def print_runs(result: tuple[TrainingRun, ...]) -> int:
 def print_run(result: TrainingRun) -> int:
     _print_outcome(result)
     out = show.make_console()
+    facts: dict[str, None] = {}
     for basis in result.bases:
-        out.print(f"[bold]{basis.id.rpartition('.')[2]}[/]: {escape(basis.definition)}")
+        _, _, name = basis.id.rpartition(".")
+        out.print(f"[bold]{name}[/]: {escape(basis.definition)}")
         out.print(f"  {escape(basis.formula)}")
-    facts = dict.fromkeys(fact for basis in result.bases for fact in basis.facts)
+        facts.update(dict.fromkeys(basis.facts))
     if facts:
         out.print("[bold]facts behind them[/]")
     for fact in facts:
@@ -144,23 +170,27 @@ def _print_outcome(result: TrainingRun) -> int:
 
 def _describe_run(result: TrainingRun) -> dict[str, str]:
     """Return the lines to print by name; an empty line is not printed."""
-    unit = "tokens" if result.task == "text-lora" else "rows"
-    speed = f"{format_number(result.tokens_per_s)} {unit}/s" if result.tokens_per_s else ""
-    loss = ""
-    if result.loss_last is not None and result.loss_first is not None:
-        loss = f"{result.loss_first:.4f} at first, {result.loss_last:.4f} at last"
-    return {
+    fields = {
         "run": f"{result.id}  {result.status}{_format_resumed(result)}",
         "model": result.model or "-",
         "name": f"{result.name} ({result.task})",
         "dataset": result.dataset_version,
-        "base": result.base and f"{result.base} ({result.base_sha256[:12]})",
-        "steps": f"{result.step} of {result.steps}",
-        "loss": loss,
-        "time": speed and f"{format_quantity(result.train_s, 's')}, {speed}",
-        "weights": result.weights_sha256 and f"{result.weights_sha256[:12]}, order of rows {result.order_sha256[:12]}",
-        "error": result.error,
     }
+    if result.base:
+        fields["base"] = f"{result.base} ({result.base_sha256[:12]})"
+    fields["steps"] = f"{result.step} of {result.steps}"
+    if result.loss_last is not None and result.loss_first is not None:
+        fields["loss"] = f"{result.loss_first:.4f} at first, {result.loss_last:.4f} at last"
+    if result.tokens_per_s:
+        duration = format_quantity(result.train_s, "s")
+        speed = format_number(result.tokens_per_s)
+        unit = "tokens" if result.task == "text-lora" else "rows"
+        fields["time"] = f"{duration}, {speed} {unit}/s"
+    if result.weights_sha256:
+        order = result.order_sha256[:12]
+        fields["weights"] = f"{result.weights_sha256[:12]}, order of rows {order}"
+    fields["error"] = result.error
+    return fields
 
 
 def _print_predictions(run: TrainingRun) -> None:

@@ -11,6 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from archwright.contract.number_format import format_interval, format_quantity
+
 # Cells that text is given before it wraps; cells between columns.
 WRAPPED_WIDTH = 20
 GAP = 2
@@ -67,6 +69,40 @@ def format_value(value: object) -> str:
 def format_time(at: float) -> str:
     local_time = datetime.fromtimestamp(at).astimezone()
     return local_time.strftime("%Y-%m-%d %H:%M")
+
+
+def make_size_column(heading: str, field: str) -> TableColumn:
+    """Make a column of sizes; `field`: the name of a field in bytes."""
+
+    def format_size(row: Any) -> str:
+        return format_quantity(getattr(row, field), "bytes")
+
+    return TableColumn(heading, format_size, number=True)
+
+
+def make_time_column(heading: str, field: str) -> TableColumn:
+    """Make a column of local times; `field`: the name of a field in seconds since 1970."""
+
+    def format_field(row: Any) -> str:
+        return format_time(getattr(row, field))
+
+    return TableColumn(heading, format_field, whole=True)
+
+
+def make_estimate_columns(heading: str, field: str) -> tuple[TableColumn, TableColumn]:
+    """Make a column of values and one of their 90 % intervals; `field`: the name of a field with an estimate."""
+
+    def format_estimate(row: Any) -> str:
+        estimate = getattr(row, field)
+        return format_quantity(estimate.value, estimate.unit)
+
+    def format_band(row: Any) -> str:
+        return format_interval(getattr(row, field))
+
+    return (
+        TableColumn(heading, format_estimate, number=True),
+        TableColumn("90 % interval", format_band, number=True),
+    )
 
 
 def make_table(
