@@ -9,13 +9,13 @@ import pytest
 
 from archwright import api
 from archwright.access import audit_log
-from archwright.api import engine_measurement
 from archwright.api.context import open_home
 from archwright.catalog.load import load_catalog
 from archwright.catalog.probe import machine_probe
 from archwright.contract.record import replace
 from archwright.errors import MissingError, UsageError
 from archwright.home import Home, write_json
+from archwright.reconcile.calibration import engine_measurement
 
 from ..command_line import CommandLine, error_of
 from ..sizing.conftest import probed_machine

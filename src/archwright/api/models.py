@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from archwright import settings
-from archwright.api import calibration, model_files
-from archwright.api.calibration import CalibrationReport
+from archwright.api import model_files
 from archwright.api.context import open_home, write_audit_record
 from archwright.api.lineage_chain import build_chain
 from archwright.api.loaded_models import (
@@ -25,6 +24,7 @@ from archwright.api.loaded_models import (
 from archwright.api.model_files import ModelFile, list_model_files, show_stored
 from archwright.api.model_launch import DEFAULT_SLOTS
 from archwright.catalog.load import load_catalog
+from archwright.contract.engine_measurement import CalibrationReport
 from archwright.contract.lineage import Evaluation, Gate, ModelVersion, Promotion, Score, SourceFile, format_node
 from archwright.contract.record import Record, as_dict, replace
 from archwright.contract.stored_model import StoredModel
@@ -37,6 +37,7 @@ from archwright.journal import report_step
 from archwright.lifecycle import adapter_export, evaluation, file_integrity, model_registry
 from archwright.lifecycle import promotion as promotions
 from archwright.operate import platform_control, rollout
+from archwright.reconcile.calibration.model_calibration import calibrate_model
 from archwright.store import Store
 
 
@@ -140,7 +141,7 @@ def calibrate(name: str) -> CalibrationReport:
     AW-GET-02 (its file is not in this home), ModelError AW-MOD-30 (the engine does not start).
     """
     with open_home() as (_settings, home, store):
-        report = calibration.calibrate_model(name, home)
+        report = calibrate_model(name, home)
         write_audit_record(store, "models.calibrate", name)
         return report
 

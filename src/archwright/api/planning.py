@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import overload
 
 from archwright import settings
-from archwright.api.engine_measurement import EngineMeasurer, include_measured_steal, list_local_files
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.machine_probe import probe_machine
@@ -23,11 +22,13 @@ from archwright.needs.interview import interview_user
 from archwright.needs.reader import read_needs
 from archwright.needs.template import TEMPLATES, read_template
 from archwright.needs.what_if_changes import NeedsChange, parse_changes, read_changed_needs
+from archwright.operate.platform_state import is_serving
 from archwright.plan.decision.selection import Concessions
 from archwright.plan.explain import explanation
 from archwright.plan.explain.what_if import WhatIf, compare_what_if
 from archwright.plan.plan_file import read_plan, write_plan
 from archwright.plan.planner import build_infeasible_error, make_plan
+from archwright.reconcile.calibration.engine_measurement import EngineMeasurer, include_measured_steal, list_local_files
 
 # No answer of the hub or of the package index; the hub is switched off.
 OFFLINE_CODES = ("AW-GET-03", "AW-GET-09")
@@ -142,7 +143,7 @@ def _make_what_if(path: Path, changes: tuple[NeedsChange, ...], output: str | No
     changed, changed_source = read_changed_needs(path, changes, catalog)
     machine = _probe_this_machine(needs, home) or _probe_this_machine(changed, home)
     now = datetime.now(UTC)
-    measurer = EngineMeasurer(home, chosen.engine_measurement_s)
+    measurer = EngineMeasurer(home, chosen.engine_measurement_s, is_serving=is_serving)
 
     def plan_both() -> tuple[Plan, Plan]:
         known = load_catalog(home)
@@ -176,7 +177,7 @@ def _make_plan_from_needs(path: Path, concessions: Concessions) -> tuple[Plan, N
     needs, source = read_needs(path, catalog)
     now = datetime.now(UTC)
     machine = _probe_this_machine(needs, home)
-    measurer = EngineMeasurer(home, chosen.engine_measurement_s)
+    measurer = EngineMeasurer(home, chosen.engine_measurement_s, is_serving=is_serving)
 
     def plan_measured(conceded: Concessions) -> Plan:
         """Plan until the chosen files are measured: with measured speeds, the choice may differ."""

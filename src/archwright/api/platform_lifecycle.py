@@ -17,7 +17,6 @@ import msgspec
 from archwright import settings
 from archwright.access.api_keys import load_pepper
 from archwright.api.context import open_home, open_keys, store_url, write_audit_record
-from archwright.api.engine_measurement import EngineMeasurer, Purpose, list_local_files
 from archwright.api.external_engines import (
     NO_EXTERNAL_ENGINES,
     ExternalEngines,
@@ -37,6 +36,8 @@ from archwright.http_client.blocking_client import BlockingClient, NoReply, Stre
 from archwright.journal import report_step
 from archwright.operate import gateway_record, owner_keys, platform_control, platform_state, readiness_probe, rollout
 from archwright.operate.platform_control import PlatformStatus
+from archwright.operate.platform_state import is_serving
+from archwright.reconcile.calibration.engine_measurement import EngineMeasurer, Purpose, list_local_files
 from archwright.serving.settings.config import GatewayConfig
 from archwright.serving.settings.config import check_config as check_gateway
 
@@ -136,7 +137,7 @@ def up(
         write_audit_record(store, "up", made.digest)
     if chosen.engine_measurement_s and made.machine is not None:
         machine_now = replace(made.machine, engine=read_engine_report())
-        measurer = EngineMeasurer(home, chosen.engine_measurement_s, Purpose.START)
+        measurer = EngineMeasurer(home, chosen.engine_measurement_s, Purpose.START, is_serving=is_serving)
         measurer.measure(list_local_files(here), machine_now)
         called_at = time.time()
     missed, machine = list_missed_limits(made), made.machine

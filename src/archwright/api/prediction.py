@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from archwright import settings
-from archwright.api.engine_measurement import EngineMeasurer
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
@@ -15,9 +14,11 @@ from archwright.contract.record import replace
 from archwright.contract.sizing_prediction import SizingPrediction
 from archwright.errors import argument_error
 from archwright.home import locate_home, write_atomic
+from archwright.operate.platform_state import is_serving
 from archwright.plan.capacity.inventory_file import read_inventory
 from archwright.plan.capacity.machine_inventory import InventoryPlanner
 from archwright.plan.evidence.pilot_runs import find_query_pilot
+from archwright.reconcile.calibration.engine_measurement import EngineMeasurer
 from archwright.simulate.local_prediction import THIS_MACHINE, predict_on_this_machine
 from archwright.simulate.rate_prediction import predict_at_rate
 from archwright.sizing import accuracy as scoring
@@ -100,7 +101,7 @@ def _predict_local_serving(model: str, load: str, *, is_engine_stated: bool) -> 
     home = locate_home(chosen)
     artefact = find_model_file(model, load_catalog(home))
     machine = read_machine(home, home.find_model(artefact.sha256))
-    EngineMeasurer(home, chosen.engine_measurement_s).measure([artefact], machine)
+    EngineMeasurer(home, chosen.engine_measurement_s, is_serving=is_serving).measure([artefact], machine)
     return predict_on_this_machine(artefact, machine, traffic, catalog=load_catalog(home))
 
 

@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
-from archwright.api.calibration import CalibrationReport
 from archwright.api.lineage_chain import LineageChain
 from archwright.api.loaded_models import LoadOutcome, RunningModel
 from archwright.api.model_files import ModelFile
@@ -23,6 +22,7 @@ from archwright.cli.table_layout import (
     print_fields,
     print_lines,
 )
+from archwright.contract.engine_measurement import CalibrationReport
 from archwright.contract.lineage import Evaluation, Gate, Promotion, Score, SourceFile
 from archwright.contract.number_format import format_duration, format_interval, format_number, format_quantity
 from archwright.contract.record import as_dict

@@ -1,5 +1,7 @@
 """The report of an engine's library on itself, and the measured steps of this engine on this machine."""
 
+from archwright.contract.estimate import Estimate
+from archwright.contract.evidence import Verdict
 from archwright.contract.record import Record
 
 
@@ -71,3 +73,25 @@ class EngineMeasurement(Record):
     def is_of_file(self) -> bool:
         """True if the model's own file was measured, not random weights in its shape."""
         return bool(self.model_sha256)
+
+
+class CalibratedFigure(Record):
+    """A figure of `models calibrate`: `predicted` before the run, `calibrated` after it."""
+
+    name: str
+    predicted: Estimate
+    measured: float
+    verdict: Verdict
+    calibrated: Estimate
+
+
+class CalibrationReport(Record):
+    """The result of `models calibrate`. `run`: what was measured; `file`: where the steps are stored."""
+
+    model: str
+    quantisation: str
+    isa: str
+    run: str
+    figures: tuple[CalibratedFigure, ...]
+    warnings: tuple[str, ...]
+    file: str

@@ -108,10 +108,17 @@ def acquire_lock(home: Home) -> BinaryIO | None:
     return file
 
 
+def is_serving(home: Home) -> bool:
+    """True if a platform of this home runs."""
+    lock = acquire_lock(home)
+    if lock is None:
+        return True
+    lock.close()
+    return False
+
+
 def read_running_state(home: Home) -> PlatformState | None:
-    held = acquire_lock(home)
-    if held is not None:
-        held.close()
+    if not is_serving(home):
         return None
     return read_state(home)
 

@@ -2,20 +2,24 @@
 
 import time
 
-from archwright.api.engine_measurement import InstalledEngine, MeasuredSubject, MeasurementRun, measure_file
 from archwright.catalog.layers.engine_measurements import save_engine_measurements
 from archwright.catalog.load import load_catalog
 from archwright.catalog.model_file_names import find_model_file
 from archwright.catalog.probe.machine_probe import probe_machine
-from archwright.contract.engine_measurement import EngineMeasurement, StepTime
+from archwright.contract.engine_measurement import CalibratedFigure, CalibrationReport, EngineMeasurement, StepTime
 from archwright.contract.estimate import Estimate
-from archwright.contract.evidence import Verdict, determine_verdict
+from archwright.contract.evidence import determine_verdict
 from archwright.contract.plan import MachineFacts
-from archwright.contract.record import Record
 from archwright.engines.model_files import locate_model
 from archwright.errors import missing_extra
 from archwright.home import Home
 from archwright.journal import report_step
+from archwright.reconcile.calibration.engine_measurement import (
+    InstalledEngine,
+    MeasuredSubject,
+    MeasurementRun,
+    measure_file,
+)
 from archwright.simulate.local_prediction import choose_slots
 from archwright.simulate.serving_simulation import ServingSpec, estimate_engine_startup
 from archwright.simulate.step_prediction import predict_step
@@ -25,28 +29,6 @@ RUN_S = 60.0
 # Slots for such prompts, as many as a plan would have.
 PROMPT_TOKENS = 1024
 WIDE_SPREAD = 1.3
-
-
-class CalibratedFigure(Record):
-    """`predicted` before the run, `calibrated` after it."""
-
-    name: str
-    predicted: Estimate
-    measured: float
-    verdict: Verdict
-    calibrated: Estimate
-
-
-class CalibrationReport(Record):
-    """`run`: what was measured; `file`: where the steps are kept."""
-
-    model: str
-    quantisation: str
-    isa: str
-    run: str
-    figures: tuple[CalibratedFigure, ...]
-    warnings: tuple[str, ...]
-    file: str
 
 
 def calibrate_model(name: str, home: Home) -> CalibrationReport:
@@ -62,40 +44,50 @@ def calibrate_model(name: str, home: Home) -> CalibrationReport:
     report_step(f"measuring {artefact.model} {artefact.quantisation} in the engine")
     engine = InstalledEngine(home, machine.engine, machine.cores_usable)
     subject = MeasuredSubject(artefact, before.model, is_measurable=True)
-    measurements = measure_file(engine, subject, MeasurementRun(engine.list_threads(), RUN_S))
+    run = MeasurementRun(engine.list_threads(), RUN_S)
+    measurements = measure_file(engine, subject, run)
     save_engine_measurements(home, measurements)
+
     after = choose_slots(artefact, machine, load, catalog=load_catalog(home))
-    chosen = next((one for one in measurements if one.threads == after.threads), None)
+    by_threads = {measurement.threads: measurement for measurement in measurements}
+    chosen = by_threads.get(after.threads)
+    figures: list[CalibratedFigure] = []
+    if chosen is not None:
+        figures = _compare_figures(chosen, before, after)
+    threads = f"{after.threads} of {machine.cores_usable} threads"
     return CalibrationReport(
         model=artefact.model,
         quantisation=artefact.quantisation,
         isa=machine.engine.isa,
-        run=f"{machine.engine.build} on {machine.engine.processor}, {after.threads} of {machine.cores_usable} threads",
-        figures=() if chosen is None else _compare_figures(chosen, before, after),
+        run=f"{machine.engine.build} on {machine.engine.processor}, {threads}",
+        figures=tuple(figures),
         warnings=_list_warnings(machine, chosen),
         file=str(home.engine_measurements),
     )
 
 
-def _compare_figures(
-    measurement: EngineMeasurement, before: ServingSpec, after: ServingSpec
-) -> tuple[CalibratedFigure, ...]:
-    figures = [
-        _compare(_name_step(step), predict_step(before, step), _present_s(step, measurement), predict_step(after, step))
-        for step in measurement.steps
-    ]
+def _compare_figures(measurement: EngineMeasurement, before: ServingSpec, after: ServingSpec) -> list[CalibratedFigure]:
+    figures: list[CalibratedFigure] = []
+    for step in measurement.steps:
+        figure = _compare(
+            _name_step(step),
+            predict_step(before, step),
+            # The seconds of a step beside the other programs of the moment.
+            measured=step.step_s * measurement.slowdown,
+            calibrated=predict_step(after, step),
+        )
+        figures.append(figure)
     startup = _compare(
-        "startup_s", estimate_engine_startup(before), measurement.startup_s, estimate_engine_startup(after)
+        "startup_s",
+        estimate_engine_startup(before),
+        measured=measurement.startup_s,
+        calibrated=estimate_engine_startup(after),
     )
-    return (*figures, startup)
+    figures.append(startup)
+    return figures
 
 
-def _present_s(step: StepTime, measurement: EngineMeasurement) -> float:
-    """Return the seconds of a step beside the other programs of the moment."""
-    return step.step_s * measurement.slowdown
-
-
-def _compare(name: str, predicted: Estimate, measured: float, calibrated: Estimate) -> CalibratedFigure:
+def _compare(name: str, predicted: Estimate, *, measured: float, calibrated: Estimate) -> CalibratedFigure:
     return CalibratedFigure(
         name=name,
         predicted=predicted,

@@ -9,8 +9,19 @@ from typing import Any
 import pytest
 
 from archwright import api
-from archwright.api import engine_measurement
-from archwright.api.engine_measurement import (
+from archwright.catalog.layers.engine_measurements import read_engine_measurements, save_engine_measurements
+from archwright.catalog.load import load_catalog
+from archwright.catalog.model_file_names import find_model_file
+from archwright.catalog.probe import host_resources
+from archwright.catalog.probe.machine_probe import read_machine
+from archwright.contract.plan import Artefact
+from archwright.contract.record import replace
+from archwright.engines.synthetic_model import count_layer_bytes
+from archwright.errors import EngineError
+from archwright.home import Home, write_json
+from archwright.operate.platform_state import acquire_lock, is_serving
+from archwright.reconcile.calibration import engine_measurement
+from archwright.reconcile.calibration.engine_measurement import (
     AGAIN_S,
     MOST_STACK_BYTES,
     STACK_BYTES,
@@ -23,27 +34,20 @@ from archwright.api.engine_measurement import (
     include_measured_steal,
     list_local_files,
 )
-from archwright.catalog.layers.engine_measurements import read_engine_measurements, save_engine_measurements
-from archwright.catalog.load import load_catalog
-from archwright.catalog.model_file_names import find_model_file
-from archwright.catalog.probe import host_resources
-from archwright.catalog.probe.machine_probe import read_machine
-from archwright.contract.plan import Artefact
-from archwright.contract.record import replace
-from archwright.engines.synthetic_model import count_layer_bytes
-from archwright.errors import EngineError
-from archwright.home import Home, write_json
-from archwright.operate.platform_state import acquire_lock
 from archwright.simulate.local_prediction import choose_slots
 from archwright.sizing.stated_query import StatedLoad
 
-from ..catalog.layers.test_engine_measurements import FILE, MODEL, measurement
-from ..examples import read_example
-from ..sizing.conftest import ENGINE, probed_machine
+from ...catalog.layers.test_engine_measurements import FILE, MODEL, measurement
+from ...examples import read_example
+from ...sizing.conftest import ENGINE, probed_machine
 
 CATALOG = load_catalog()
 MACHINE = replace(probed_machine(), probed_at=1e9)
 LOAD = StatedLoad(prompt_tokens=64, answer_tokens=64, in_flight=1)
+
+
+def make_measurer(home: Home, budget_s: float, purpose: Purpose = Purpose.PLAN) -> EngineMeasurer:
+    return EngineMeasurer(home, budget_s, purpose, is_serving=is_serving)
 
 
 def place_file(home: Home, model_home: Home) -> None:
@@ -87,7 +91,7 @@ class Runs:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.started = list[tuple[str, int, float]]()
         self.refused = ""
-        monkeypatch.setattr("archwright.api.engine_measurement.measure_steps", self.run)
+        monkeypatch.setattr("archwright.reconcile.calibration.engine_measurement.measure_steps", self.run)
 
     def run(self, home: Home, report: Any, file: Any, threads: int, *, budget_s: float, rounds: int) -> Any:
         self.started.append((file.sha256 if file.is_own else "", threads, budget_s))
@@ -110,10 +114,10 @@ def test_nothing_is_measured_without_time_an_engine_or_a_known_model(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = Runs(monkeypatch)
-    assert not EngineMeasurer(home, 0).measure([FILE], MACHINE)
-    assert not EngineMeasurer(home, 600).measure([FILE], replace(MACHINE, engine=None))
-    assert not EngineMeasurer(home, 600).measure([FILE], None)
-    assert not EngineMeasurer(home, 600).measure([replace(FILE, model="somebodys")], MACHINE)
+    assert not make_measurer(home, 0).measure([FILE], MACHINE)
+    assert not make_measurer(home, 600).measure([FILE], replace(MACHINE, engine=None))
+    assert not make_measurer(home, 600).measure([FILE], None)
+    assert not make_measurer(home, 600).measure([replace(FILE, model="somebodys")], MACHINE)
     assert runs.started == [] and not home.engine_measurements.exists()
 
 
@@ -123,7 +127,7 @@ def test_a_file_is_measured_with_each_thread_count_until_both_are_known(
     home.model(FILE.sha256).write_bytes(b"weights")
     runs = Runs(monkeypatch)
     for _ in range(2 * STEADY_RUNS + 2):
-        EngineMeasurer(home, 600).measure([FILE, FILE], MACHINE)
+        make_measurer(home, 600).measure([FILE, FILE], MACHINE)
     threads = [count for _, count, _ in runs.started]
     # All cores first; of the counts that ran least, the one that serves comes first.
     assert threads == [2, 1] * STEADY_RUNS
@@ -137,8 +141,8 @@ def test_a_busy_machine_is_measured_at_each_plan(home: Home, monkeypatch: pytest
     known = [measurement(report=ENGINE, threads=threads, runs=9, measured_at=1e9 - 3600) for threads in (1, 2)]
     save_engine_measurements(home, known)
     runs = Runs(monkeypatch)
-    assert not EngineMeasurer(home, 600).measure([FILE], MACHINE)
-    assert EngineMeasurer(home, 600).measure([FILE], replace(MACHINE, busy_share=0.9))
+    assert not make_measurer(home, 600).measure([FILE], MACHINE)
+    assert make_measurer(home, 600).measure([FILE], replace(MACHINE, busy_share=0.9))
     assert len(runs.started) == 2
 
 
@@ -146,10 +150,10 @@ def test_a_start_measures_again_what_was_not_measured_just_now(home: Home, monke
     home.model(FILE.sha256).write_bytes(b"weights")
     save_engine_measurements(home, [measurement(runs=9, measured_at=time.time())])
     runs = Runs(monkeypatch)
-    EngineMeasurer(home, 600, Purpose.START).measure([FILE], MACHINE)
+    make_measurer(home, 600, Purpose.START).measure([FILE], MACHINE)
     assert runs.started == []
     save_engine_measurements(home, [measurement(runs=1, measured_at=time.time() - 3600)])
-    EngineMeasurer(home, 600, Purpose.START).measure([FILE], MACHINE)
+    make_measurer(home, 600, Purpose.START).measure([FILE], MACHINE)
     assert len(runs.started) == 1
 
 
@@ -158,11 +162,11 @@ def test_a_model_that_is_not_here_or_takes_too_long_is_measured_by_its_shape(
 ) -> None:
     runs = Runs(monkeypatch)
     absent = find_model_file("Qwen3-0.6B:Q4_K_M", CATALOG)
-    assert EngineMeasurer(home, 600).measure([absent], MACHINE)
+    assert make_measurer(home, 600).measure([absent], MACHINE)
     home.model(FILE.sha256).write_bytes(b"weights")
-    assert EngineMeasurer(home, 0.5).measure([FILE], MACHINE), "a start alone takes longer"
+    assert make_measurer(home, 0.5).measure([FILE], MACHINE), "a start alone takes longer"
     assert {sha256 for sha256, _, _ in runs.started} == {""}
-    assert not EngineMeasurer(home, 600).measure([replace(absent, quantisation="IQ1_S", name="x")], MACHINE)
+    assert not make_measurer(home, 600).measure([replace(absent, quantisation="IQ1_S", name="x")], MACHINE)
 
 
 def test_a_file_that_the_engine_refuses_is_measured_by_its_shape(
@@ -171,7 +175,7 @@ def test_a_file_that_the_engine_refuses_is_measured_by_its_shape(
     home.model(FILE.sha256).write_bytes(b"damaged")
     runs = Runs(monkeypatch)
     runs.refused = FILE.sha256
-    assert EngineMeasurer(home, 600).measure([FILE], MACHINE)
+    assert make_measurer(home, 600).measure([FILE], MACHINE)
     assert [sha256 for sha256, _, _ in runs.started] == [FILE.sha256, "", ""]
     assert "damaged on purpose" in capsys.readouterr().err
 
@@ -182,10 +186,10 @@ def test_nothing_is_measured_beside_a_platform_that_serves(home: Home, monkeypat
     held = acquire_lock(home)
     assert held is not None
     try:
-        assert not EngineMeasurer(home, 600).measure([FILE], MACHINE) and runs.started == []
+        assert not make_measurer(home, 600).measure([FILE], MACHINE) and runs.started == []
     finally:
         held.close()
-    assert EngineMeasurer(home, 600).measure([FILE], MACHINE)
+    assert make_measurer(home, 600).measure([FILE], MACHINE)
 
 
 def test_a_full_disk_costs_the_stack_and_not_the_plan(
@@ -196,7 +200,7 @@ def test_a_full_disk_costs_the_stack_and_not_the_plan(
 
     monkeypatch.setattr(engine_measurement, "write_synthetic_model", refuse)
     runs = Runs(monkeypatch)
-    assert not EngineMeasurer(home, 600).measure([find_model_file("Qwen3-0.6B", CATALOG)], MACHINE)
+    assert not make_measurer(home, 600).measure([find_model_file("Qwen3-0.6B", CATALOG)], MACHINE)
     assert "No space left" in capsys.readouterr().err and runs.started == []
     assert not (home.root / "measured" / "stack").exists()
 
@@ -204,7 +208,7 @@ def test_a_full_disk_costs_the_stack_and_not_the_plan(
 def test_a_machine_of_another_plan_lends_no_cores(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     home.model(FILE.sha256).write_bytes(b"weights")
     runs = Runs(monkeypatch)
-    EngineMeasurer(home, 600).measure([FILE], replace(MACHINE, cores_usable=4096))
+    make_measurer(home, 600).measure([FILE], replace(MACHINE, cores_usable=4096))
     assert max(count for _, count, _ in runs.started) <= host_resources.usable_cores()
 
 
@@ -254,7 +258,7 @@ def test_the_real_engine_runs_random_weights_in_the_shape_of_a_model(
     monkeypatch.setattr(engine_measurement, "MOST_ROUNDS", 1)
     artefact = find_model_file(name, CATALOG)
     machine = read_machine(home, home.find_model(artefact.sha256))
-    assert EngineMeasurer(home, 120).measure([artefact], machine)
+    assert make_measurer(home, 120).measure([artefact], machine)
     kept = read_engine_measurements(home)
     assert {one.model for one in kept} == {artefact.model}
     assert all(one.model_sha256 == "" and one.steps for one in kept)
@@ -274,4 +278,4 @@ def test_a_broken_file_of_measurements_is_measured_again(home: Home, monkeypatch
     home.folder("measured")
     write_json(home.engine_measurements, {"not": "a list"})
     runs = Runs(monkeypatch)
-    assert EngineMeasurer(home, 600).measure([FILE], MACHINE) and runs.started
+    assert make_measurer(home, 600).measure([FILE], MACHINE) and runs.started

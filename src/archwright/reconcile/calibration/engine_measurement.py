@@ -2,14 +2,14 @@
 
 A model file on this machine is measured itself, if the engine is ready and answers within the time that is left. A
 model that is not here, or that takes longer, is measured by random weights in its shape and format: about a second.
-Design: this stands in `api`, because the choice needs the design wing, and the engine the run wing.
+Design: this stands in `reconcile`, because the choice needs the design wing, and the engine the run wing.
 """
 
 import fcntl
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from typing import NamedTuple
@@ -28,7 +28,6 @@ from archwright.errors import ArchwrightError
 from archwright.home import Home
 from archwright.journal import report_step
 from archwright.lifecycle.step_measurement import MOST_ROUNDS, SLOTS, MeasuredFile, measure_steps
-from archwright.operate.platform_state import acquire_lock
 from archwright.simulate.local_engine import build_local_spec
 from archwright.simulate.serving_simulation import ServingSpec, build_step_times, estimate_engine_startup, fits_hardware
 from archwright.sizing.hardware.roofline import EngineStep, count_token_pairs
@@ -36,7 +35,8 @@ from archwright.sizing.hardware.roofline import EngineStep, count_token_pairs
 # A file is measured if a start, a block of a prompt and eight steps fit the time, even if they take so many times as
 # long as a derived row says.
 DERIVED_ERROR = 2.0
-LEAST_PROMPT, LEAST_STEPS = 64, 10
+LEAST_PROMPT = 64
+LEAST_STEPS = 10
 # The share of the time that is left for a thread count, if another one follows.
 FIRST_SHARE = 0.6
 # From so many cores on, all but one are measured too: the gateway needs some of a core.
@@ -96,12 +96,24 @@ class MeasurementRun(NamedTuple):
 
 
 class EngineMeasurer:
-    """Measures files until its time is spent; `budget_s` counts from the first measurement."""
+    """Measures files until its time is spent; `budget_s` counts from the first measurement.
 
-    def __init__(self, home: Home, budget_s: float, purpose: Purpose = Purpose.PLAN) -> None:
+    `is_serving`: True if a platform of this home runs. An engine beside it would slow its requests and be slowed by
+    them.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        budget_s: float,
+        purpose: Purpose = Purpose.PLAN,
+        *,
+        is_serving: Callable[[Home], bool],
+    ) -> None:
         self._home = home
         self._left_s = budget_s
         self._purpose = purpose
+        self._is_serving = is_serving
         self._tried: set[tuple[str, str]] = set()
 
     def measure(self, artefacts: Iterable[Artefact], machine: MachineFacts | None) -> bool:
@@ -109,15 +121,19 @@ class EngineMeasurer:
 
         One command measures a home at a time. Nothing is measured while the platform of the home serves.
         """
-        wanted = [artefact for artefact in artefacts if (artefact.name, artefact.sha256) not in self._tried]
-        if machine is None or machine.engine is None or not wanted or self._left_s <= 0:
+        untried = [artefact for artefact in artefacts if (artefact.name, artefact.sha256) not in self._tried]
+        if machine is None or machine.engine is None or not untried or self._left_s <= 0:
             return False
-        if self._purpose is Purpose.PLAN and _is_serving(self._home):
+        if self._purpose is Purpose.PLAN and self._is_serving(self._home):
             return False
-        engine = InstalledEngine(self._home, machine.engine, min(machine.cores_usable, host_resources.usable_cores()))
+
+        cores = min(machine.cores_usable, host_resources.usable_cores())
+        engine = InstalledEngine(self._home, machine.engine, cores)
+        has_news = False
         with _lock_measurements(self._home):
-            measured = [self._measure_file(artefact, engine, machine) for artefact in wanted]
-        return any(measured)
+            for artefact in untried:
+                has_news |= self._measure_file(artefact, engine, machine)
+        return has_news
 
     def _measure_file(self, artefact: Artefact, engine: InstalledEngine, machine: MachineFacts) -> bool:
         self._tried.add((artefact.name, artefact.sha256))
@@ -125,10 +141,10 @@ class EngineMeasurer:
         model = catalog.models.get(artefact.model)
         if model is None:
             return False
-        spec = _build_spec(artefact, model, machine, catalog)
+        spec = _build_spec(artefact, model, machine, catalog=catalog)
         subject = MeasuredSubject(artefact, model, self._is_measurable(artefact, spec))
-        kept = list_known(subject, engine, catalog)
-        run = choose_run(kept, engine, machine, self._purpose, spec.threads)
+        earlier = list_known(subject, engine, catalog)
+        run = choose_run(earlier, engine, machine, purpose=self._purpose, chosen_threads=spec.threads)
         if run is None:
             return False
 
@@ -153,43 +169,54 @@ class EngineMeasurer:
     def _is_measurable(self, artefact: Artefact, spec: ServingSpec) -> bool:
         if self._home.find_model(artefact.sha256) is None:
             return False
-        error = DERIVED_ERROR if spec.speed is None else 1.0
-        return fits_hardware(spec) and error * estimate_least_s(spec) <= self._left_s
+        if not fits_hardware(spec):
+            return False
+        least_s = estimate_least_s(spec)
+        if spec.speed is None:
+            least_s *= DERIVED_ERROR
+        return least_s <= self._left_s
 
 
 def list_known(subject: MeasuredSubject, engine: InstalledEngine, catalog: Catalog) -> list[EngineMeasurement]:
     """Return the measurements that describe a file as well as one could: the file itself if it can be measured."""
     related = find_related(catalog.engine_measurements, engine.report, subject.model, subject.artefact)
-    enough = {"file"} if subject.is_measurable else {"file", "shape"}
+    enough = {"file"}
+    if not subject.is_measurable:
+        enough.add("shape")
     return [entry.measurement for entry in related if entry.relation in enough]
 
 
 def choose_run(
-    kept: Sequence[EngineMeasurement], engine: InstalledEngine, machine: MachineFacts, purpose: Purpose, chosen: int
+    earlier: Sequence[EngineMeasurement],
+    engine: InstalledEngine,
+    machine: MachineFacts,
+    *,
+    purpose: Purpose,
+    chosen_threads: int,
 ) -> MeasurementRun | None:
-    """Return the run that says more than the measurements `kept`, None if they are enough.
+    """Return the run that says more than the earlier measurements, None if they are enough.
 
-    `chosen`: the thread count that serves by what is known. It comes first among the counts that ran least.
+    `chosen_threads`: the thread count that serves by what is known. It comes first among the counts that ran least.
     """
+    is_plan = purpose is Purpose.PLAN
     everything = MeasurementRun(engine.list_threads(), float("inf"))
-    if not kept:
-        return everything if purpose is Purpose.PLAN else None
-    age_s = time.time() - max(measurement.measured_at for measurement in kept)
-    again = min(kept, key=lambda measurement: (measurement.runs, measurement.threads != chosen))
-    short = MeasurementRun((again.threads,), AGAIN_S)
-    if purpose is Purpose.START:
-        return short if age_s > RECENT_S else None
-    if machine.is_busy and age_s > BUSY_RECENT_S:
+    if not earlier and is_plan:
         return everything
-    return short if again.runs < STEADY_RUNS else None
+    if not earlier:
+        return None
 
+    def rank(measurement: EngineMeasurement) -> tuple[int, bool]:
+        return measurement.runs, measurement.threads != chosen_threads
 
-def _is_serving(home: Home) -> bool:
-    """True if a platform of this home runs: an engine beside it would slow its requests and be slowed by them."""
-    lock = acquire_lock(home)
-    if lock is not None:
-        lock.close()
-    return lock is None
+    again = min(earlier, key=rank)
+    newest_at = max(measurement.measured_at for measurement in earlier)
+    age_s = time.time() - newest_at
+    if is_plan and machine.is_busy and age_s > BUSY_RECENT_S:
+        return everything
+    is_enough = again.runs >= STEADY_RUNS if is_plan else age_s <= RECENT_S
+    if is_enough:
+        return None
+    return MeasurementRun((again.threads,), AGAIN_S)
 
 
 @contextmanager
@@ -253,15 +280,13 @@ def _measure_threads(engine: InstalledEngine, file: MeasuredFile, run: Measureme
         if measurements and left_s < 2 * measurements[0].startup_s:
             _note_failure(file, f"no time was left to measure it with {threads} threads")
             break
-        is_last = number == len(run.threads) - 1
-        share = 1.0 if is_last else FIRST_SHARE
+        if number + 1 < len(run.threads):
+            left_s *= FIRST_SHARE
         # The first count is the usual choice; one round tells whether a later one is faster.
         rounds = MOST_ROUNDS if number == 0 else 1
         ticks_before = host_resources.read_cpu_ticks()
         try:
-            measurement = measure_steps(
-                engine.home, engine.report, file, threads, budget_s=share * left_s, rounds=rounds
-            )
+            measurement = measure_steps(engine.home, engine.report, file, threads, budget_s=left_s, rounds=rounds)
         except ArchwrightError as error:
             _note_failure(file, error.message)
             break
@@ -290,16 +315,23 @@ def include_measured_steal(machine: MachineFacts | None, catalog: Catalog) -> Ma
 
 def list_local_files(plan: Plan) -> list[Artefact]:
     """Return the files that the plan runs in the embedded engine of this machine, in any of its options."""
-    pools = [pool for option in plan.options if option.placement == "this-machine" for pool in option.pools]
-    own = [pool.artefact for pool in pools if pool.artefact is not None and pool.accelerator_count == 0]
-    return [artefact for artefact in own if artefact.form == "gguf"]
+    files: list[Artefact] = []
+    for option in plan.options:
+        if option.placement != "this-machine":
+            continue
+        for pool in option.pools:
+            file = pool.artefact
+            if file is not None and file.form == "gguf" and pool.accelerator_count == 0:
+                files.append(file)
+    return files
 
 
 def choose_stack(model: ModelSpec, quantisation: str) -> ModelShape | None:
     """Return the shape of the stack; None if its format or layers are not written, or if one layer is too large."""
     width = model.expert_ffn if model.experts else model.ffn
     has_other_layers = model.attention not in STACK_ATTENTION or model.shared_experts > 0
-    if quantisation not in FORMATS or width is None or has_other_layers or model.heads % max(model.kv_heads, 1):
+    has_uneven_heads = model.heads % max(model.kv_heads, 1) > 0
+    if quantisation not in FORMATS or width is None or has_other_layers or has_uneven_heads:
         return None
     shape = ModelShape(
         layers=1,
@@ -325,10 +357,12 @@ def estimate_least_s(spec: ServingSpec) -> float:
     times = build_step_times(spec)
     pairs = count_token_pairs(0, LEAST_PROMPT)
     prompt = EngineStep(prompt_tokens=LEAST_PROMPT, prompt_pairs=pairs, prompts_done=1)
-    return estimate_engine_startup(spec).value + times.step_s(prompt) + LEAST_STEPS * times.decode_s(1, LEAST_STEPS)
+    startup_s = estimate_engine_startup(spec).value
+    answer_s = LEAST_STEPS * times.decode_s(1, LEAST_STEPS)
+    return startup_s + times.step_s(prompt) + answer_s
 
 
-def _build_spec(artefact: Artefact, model: ModelSpec, machine: MachineFacts, catalog: Catalog) -> ServingSpec:
+def _build_spec(artefact: Artefact, model: ModelSpec, machine: MachineFacts, *, catalog: Catalog) -> ServingSpec:
     length = TokenLength(mean=float(LEAST_PROMPT), p95=float(LEAST_PROMPT))
     load = LoadSpec(
         workload="measurement",

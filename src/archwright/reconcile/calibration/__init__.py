@@ -1,0 +1,1 @@
+"""Measures the embedded engine of this machine, so that later predictions rest on its own steps."""
