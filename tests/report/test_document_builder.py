@@ -57,7 +57,7 @@ def test_parts_follow_their_readers(board: Document) -> None:
     assert chapters(board) == [
         *("bill", "roadmap", "tasks", "risks"),
         *("architecture", "sizing", "network", "storage", "stack", "security", "scale", "monitoring"),
-        *("options", "uncertainty", "promises", "assumptions", "sources", "reading"),
+        *("options", "uncertainty", "predictions", "assumptions", "sources", "glossary"),
     ]
 
 
@@ -98,7 +98,7 @@ def test_nothing_feasible_says_so_and_what_is_nearest() -> None:
 def test_an_empty_plan_is_a_document() -> None:
     document = build_document(EMPTY_PLAN, load_catalog())
     assert document.sentence == "The plan contains no option."
-    assert chapters(document) == ["tasks", "reading"]
+    assert chapters(document) == ["tasks", "glossary"]
 
 
 def test_a_dearer_choice_says_what_it_costs_more(board: Document) -> None:
@@ -157,7 +157,7 @@ def test_a_section_says_choice_why_proof_and_what_else(board: Document) -> None:
 
 
 def test_a_promise_names_stratum_basis_and_query(board: Document) -> None:
-    text = said(board, "promises")
+    text = said(board, "predictions")
     assert "unseen configuration of a seen model" in text
     assert 'histogram_quantile(0.95, sum by (le) (increase(archwright_ttft_seconds_bucket{workload="assistant"}' in text
     assert "step = max(FLOPs" in text
@@ -165,7 +165,7 @@ def test_a_promise_names_stratum_basis_and_query(board: Document) -> None:
 
 def test_a_metric_that_no_table_knows_is_asked_in_words() -> None:
     odd = replace(BOARD.predictions[0], query=Query(metric="mood", labels={}, statistic="mean", window_s=60.0))
-    text = said(build(predictions=(odd,), bases=()), "promises")
+    text = said(build(predictions=(odd,), bases=()), "predictions")
     assert "mean of mood over 60 s" in text and "no basis in the plan" in text
     assert "PromQL" not in text
 

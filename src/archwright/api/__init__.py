@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from archwright.api.installation import doctor, home, settings
     from archwright.api.lineage_chain import lineage
     from archwright.api.pin_resolution import resolve
-    from archwright.api.planning import explain, init, plan
+    from archwright.api.planning import init, plan
     from archwright.api.platform_lifecycle import ask, down, status, up
     from archwright.api.prediction import (
         accuracy,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         predict_training,
     )
     from archwright.api.rendering import diff, render, verify
-    from archwright.api.report_document import report
+    from archwright.api.report_document import explain, report
     from archwright.api.serving import serve
     from archwright.api.training import train
     from archwright.api.usage_report import usage
@@ -44,7 +44,7 @@ FUNCTIONS_BY_MODULE = {
     "config_import": ("import_litellm",),
     "lineage_chain": ("lineage",),
     "pin_resolution": ("resolve",),
-    "planning": ("explain", "init", "plan"),
+    "planning": ("init", "plan"),
     "prediction": (
         "accuracy",
         "predict_data",
@@ -56,7 +56,7 @@ FUNCTIONS_BY_MODULE = {
         "predict_training",
     ),
     "rendering": ("diff", "render", "verify"),
-    "report_document": ("report",),
+    "report_document": ("explain", "report"),
     "platform_lifecycle": ("ask", "down", "status", "up"),
     "serving": ("serve",),
     "training": ("train",),

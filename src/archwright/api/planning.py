@@ -1,4 +1,4 @@
-"""From needs to a plan: `init`, `plan`, `explain`."""
+"""From needs to a plan: `init`, `plan`."""
 
 import sys
 import time
@@ -24,7 +24,6 @@ from archwright.needs.template import TEMPLATES, read_template
 from archwright.needs.what_if_changes import NeedsChange, parse_changes, read_changed_needs
 from archwright.operate.platform_state import is_serving
 from archwright.plan.decision.selection import Concessions
-from archwright.plan.explain import explanation
 from archwright.plan.explain.what_if import WhatIf, compare_what_if
 from archwright.plan.plan_file import read_plan, write_plan
 from archwright.plan.planner import build_infeasible_error, make_plan
@@ -250,11 +249,6 @@ def list_missed_limits(plan: Plan) -> tuple[LimitProbability, ...]:
             value = exact_estimate(miss.value, "s" if miss.constraint.endswith("_s") else "")
             found.append(known.get(miss.constraint) or assess_limit((miss.constraint, miss.limit, 1.0), value))
     return tuple(found)
-
-
-def explain(plan: str, thing: str | None = None) -> str:
-    """Explain the choice of a plan, or one number, option, workload or control of it."""
-    return explanation.explain_plan(read_plan(Path(plan)), thing)
 
 
 def load_or_make_plan(source: str | None, *, download: bool = False) -> Plan:

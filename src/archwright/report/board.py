@@ -15,7 +15,7 @@ from archwright.report.delivery_chapters import (
     list_decisions,
     list_steps,
 )
-from archwright.report.plan_texts import describe_placement
+from archwright.report.plan_texts import clean_plan, describe_placement
 from archwright.report.risk_register import RISK_COLUMNS, Risk, list_risks, name_limit, risk_rows
 
 CHOICE_NAMES = {
@@ -26,7 +26,7 @@ CHOICE_NAMES = {
 # A basis of the price of a rented machine: `price.PROVIDER:REGION:MACHINE`; of a bought one.
 PRICE_KEY, NODE_PRICE = 3, "price.node."
 SAME_PLAN = ("", "", "", "the same plan as above")
-MOST_RISKS, MOST_LIMITS, MOST_DECISIONS, MOST_YEARS = 3, 2, 10, 7
+MOST_RISKS, MOST_LIMITS, MOST_DECISIONS, MOST_YEARS, MOST_OPTIONS = 3, 2, 10, 7, 6
 
 
 def board_pages(plan: Plan, option: Option | None) -> tuple[doc.Chapter, doc.Chapter]:
@@ -34,7 +34,7 @@ def board_pages(plan: Plan, option: Option | None) -> tuple[doc.Chapter, doc.Cha
     if option is None:
         first = tuple(decision.infeasibility_blocks(plan))
         asked = doc.build_items("Asked of the board", list_decisions(plan, None))
-        options = decision.options_table(plan, most=6) if plan.options else None
+        options = decision.options_table(plan, most=MOST_OPTIONS) if plan.options else None
         return (
             doc.Chapter("decision", "No option meets the needs", "", doc.keep_blocks(*first, asked)),
             doc.Chapter("cost", "The nearest options", "", doc.keep_blocks(options)),
@@ -66,6 +66,20 @@ def board_pages(plan: Plan, option: Option | None) -> tuple[doc.Chapter, doc.Cha
             ),
         ),
     )
+
+
+def list_board_chapters(plan: Plan) -> tuple[doc.Chapter, ...]:
+    """The two pages for the board; without their limit of space, all options follow."""
+    shown = clean_plan(plan)
+    option = shown.chosen_option
+    first, second = board_pages(shown, option)
+    first = first._replace(lead=decision.describe_decision(shown, option))
+    if option is None:
+        return first, second
+    table = decision.options_table(shown, most=MOST_OPTIONS)
+    hidden = len(shown.options) - MOST_OPTIONS
+    lead = f"{fmt.format_count(hidden, 'further option')}: archwright explain plan.json options" if hidden > 0 else ""
+    return first, second, doc.Chapter("options", "Options", lead, (table,))
 
 
 def _tiles(plan: Plan, option: Option) -> Iterable[doc.Tile]:

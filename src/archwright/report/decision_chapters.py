@@ -27,7 +27,8 @@ def describe_decision(plan: Plan, option: Option | None) -> str:
             return single if plan.options else "The plan contains no option."
         return f"None of the {len(plan.options)} options evaluated satisfies the needs."
     total = option.total_cost
-    text = f"Choose {option.name} ({describe_placement(option)})"
+    verb = "Choose" if option.feasible else "Nearest option, which violates limits of the needs:"
+    text = f"{verb} {option.name} ({describe_placement(option)})"
     if total is None:
         return f"{text}; it has no price."
     band = fmt.format_money_interval(total)
@@ -148,11 +149,22 @@ def options_chapter(plan: Plan, option: Option | None) -> doc.Chapter:
         options_table(plan),
         draw_cumulative_costs(plan),
         _break_even_table(plan, option) if option is not None else None,
+        doc.build_items("Commands for the other choices of models", _list_choice_commands(plan)),
         doc.build_items("Notes on the chosen option", notes),
     )
     order = "the chosen option first, then by cost, infeasible options last" if plan.chosen else "the cheapest first"
     lead = f"{fmt.format_count(len(plan.options), 'option')}: {order}."
     return doc.Chapter("options", "Options side by side", lead, blocks)
+
+
+def _list_choice_commands(plan: Plan) -> Iterable[doc.Item]:
+    """The command that plans with the models of each further choice."""
+    choices = [choice for choice, is_repeated in plan.decision.list_choices() if not is_repeated]
+    for choice in choices[1:]:
+        changes = choice.list_changes(choices[0])
+        if changes:
+            options = " ".join(f"--what-if {change}" for change in changes)
+            yield doc.Item(choice.label, f"archwright plan {plan.needs_file} {options}")
 
 
 def options_table(plan: Plan, most: int | None = None) -> doc.TableBlock:

@@ -54,5 +54,14 @@ def build_document(plan: Plan, catalog: Catalog) -> Document:
     )
 
 
+def engineer_chapters(document: Document) -> dict[str, Chapter]:
+    """The chapters after the pages for the board by their id, in the order of their parts."""
+    chapters: dict[str, Chapter] = {}
+    for part in document.parts:
+        for chapter in part.chapters:
+            chapters[chapter.id] = chapter
+    return chapters
+
+
 def _keep_filled(chapters: list[Chapter]) -> tuple[Chapter, ...]:
     return tuple(chapter for chapter in chapters if chapter.blocks)

@@ -26,7 +26,7 @@ def predictions_chapter(plan: Plan) -> doc.Chapter:
         rows = ((doc.build_cell(basis.id, basis.kind), basis.definition, basis.formula or "none") for basis in found)
         bases = doc.build_table("Bases of the predictions", {"Basis": 2.2, "Definition": 3.4, "Formula": 4}, rows)
     blocks = doc.keep_blocks(table, bases)
-    return doc.Chapter("promises", "Predictions and their measurement", lead, blocks)
+    return doc.Chapter("predictions", "Predictions and their measurement", lead, blocks)
 
 
 def _prediction_row(prediction: Prediction, basis: Basis | None) -> Iterable[doc.Cell]:
@@ -69,6 +69,9 @@ def sources_chapter(plan: Plan, found: tuple[FactSource, ...], bases: tuple[Basi
             for b in bases
         )
         blocks.append(doc.build_table("Bases of the numbers", {"Basis": 2, "Definition": 3, "Facts": 4}, rows))
+    stale = doc.build_items("Stale facts", plan.stale_facts)
+    if stale is not None:
+        blocks.append(stale)
     hidden = len(plan.bases) - len(bases)
     if hidden:
         text = f"The plan file contains {format_count(hidden, 'more basis', 'more bases')} of other options: "
@@ -79,4 +82,4 @@ def sources_chapter(plan: Plan, found: tuple[FactSource, ...], bases: tuple[Basi
 
 def glossary_chapter() -> doc.Chapter:
     items = tuple(doc.Item(word[0].upper() + word[1:], meaning) for word, meaning in glossary.TERM_MEANINGS.items())
-    return doc.Chapter("reading", "Glossary", "Terms with a fixed meaning in this document.", (doc.Items("", items),))
+    return doc.Chapter("glossary", "Glossary", "Terms with a fixed meaning in this document.", (doc.Items("", items),))

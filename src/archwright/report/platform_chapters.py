@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from archwright.contract import number_format as fmt
 from archwright.contract.decision import Section, SectionId, SectionLine
 from archwright.contract.needs import TokenLength
-from archwright.contract.plan import Option, Plan, Pool
+from archwright.contract.plan import LimitProbability, Option, Plan, Pool
 from archwright.contract.record import replace
 from archwright.plan.explain.formatting import format_shares
 from archwright.report import document as doc
 from archwright.report.architecture_diagram import describe_machine, draw_architecture
 from archwright.report.delivery_chapters import TASK_SENTENCE, UNPRINTED_SECTIONS
 from archwright.report.plan_texts import PLACEMENTS, PURCHASE_LABELS
+from archwright.report.risk_register import name_limit
 
 # Lines that the chapter on architecture shows, by the start of their topic.
 IN_ARCHITECTURE: dict[str, tuple[str, ...]] = {
@@ -80,9 +81,39 @@ def sizing_chapter(plan: Plan, option: Option) -> doc.Chapter:
         _launch_table(option.pools),
         _options_table(option.pools),
         _purchase_table(option) if option.purchases else None,
+        _limits_table(option) if option.limits else None,
+        doc.build_items("Scores of the models", _list_scores(plan)),
     )
     lead = "Replicas carry the peak load within the limits of the needs, spares for availability included."
     return doc.Chapter("sizing", "Sizing", lead, blocks)
+
+
+def _limits_table(option: Option) -> doc.TableBlock:
+    """The limits of the needs, and how probably each holds."""
+    columns = {"Limit": 3.0, "Stated": 1.6, "Expected": 1.6, "Holds with": 1.6}
+    rows = map(_limit_row, option.limits)
+    note = "A marked limit is less certain than the needs require."
+    return doc.build_table("Limits of the needs", columns, rows, numeric=(1, 2, 3), note=note)
+
+
+def _limit_row(limit: LimitProbability) -> tuple[doc.Cell, ...]:
+    unit = limit.predicted.unit
+    name = doc.Cell(name_limit(limit.limit))
+    stated = f"{limit.sign} {fmt.format_quantity(limit.stated, unit)}"
+    expected = fmt.format_quantity(limit.predicted.value, unit)
+    if limit.holds:
+        return name, doc.Cell(stated), doc.Cell(expected), doc.Cell(limit.chance)
+    required = f"required: {fmt.format_share(limit.certainty)}"
+    chance = doc.build_cell(f"{limit.chance} !", required, tone="warn")
+    return name, doc.Cell(stated), doc.Cell(expected), chance
+
+
+def _list_scores(plan: Plan) -> Iterable[doc.Item]:
+    """The scores on which the model of each workload was chosen."""
+    for workload in plan.workloads:
+        if workload.evidence:
+            scores = "; ".join(score.summary for score in workload.evidence)
+            yield doc.Item(f"{workload.name}, {workload.model}", scores)
 
 
 def _purchase_table(option: Option) -> doc.TableBlock:

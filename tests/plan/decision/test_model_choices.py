@@ -22,7 +22,6 @@ from archwright.plan.decision.model_choices import (
 )
 from archwright.plan.demand.model_quality import ModelQuality, find_rater
 from archwright.plan.demand.model_selection import set_default_floors
-from archwright.plan.explain.explanation import explain_plan
 
 from ..conftest import GONE, ONLY_TEMPLATES, Read, edit
 
@@ -30,7 +29,7 @@ Make = Callable[..., Plan]
 
 
 @pytest.mark.parametrize("name", ["startup", "clinic", pytest.param("manufacturer", marks=pytest.mark.nightly)])
-def test_choices_are_ordered_and_explained(plan_of: Make, name: str) -> None:
+def test_choices_are_ordered_by_cost_and_quality(plan_of: Make, name: str) -> None:
     plan = plan_of(name)
     cheapest, tenth, best = plan.decision.choices
     assert [one.kind for one in plan.decision.choices] == ["cheapest", "best-within-tenth", "best-within-budget"]
@@ -42,8 +41,6 @@ def test_choices_are_ordered_and_explained(plan_of: Make, name: str) -> None:
     assert costs == sorted(costs) and quality == sorted(quality) and costs[1] <= 1.1 * costs[0]
     for one, other in ((cheapest, best), (best, cheapest)):
         assert one.gives_up if one.models != other.models else not one.gives_up
-    explained = explain_plan(plan)
-    assert "choices of models" in explained and all(sentence in explained for sentence in best.gives_up)
 
 
 def test_a_choice_is_taken_by_its_field(plan_of: Make) -> None:

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from archwright.contract.decision import CostDriver, Decision, ReturnOnInvestment, Rival, Section, SectionLine
+from archwright.contract.decision import CostDriver, Section, SectionLine
 from archwright.contract.estimate import Estimate, exact_estimate
 from archwright.contract.evidence import Basis, Control
 from archwright.contract.plan import ConstraintViolation, Plan, Purchase, WorkloadPlan
 from archwright.contract.record import replace
 from archwright.errors import UsageError
 from archwright.plan.explain.explanation import explain_plan
-from archwright.plan.explain.formatting import describe_return, describe_switch_point, format_miss
-
-
-def test_the_choice_comes_with_its_options_and_promises(desk: Plan) -> None:
-    text = explain_plan(desk)
-    for part in ("chosen: this-machine", "assistant.ttft_s.p95", "assumptions", "not sized yet"):
-        assert part in text
+from archwright.plan.explain.formatting import describe_switch_point, format_miss
 
 
 def test_an_option_shows_what_it_misses_or_its_pool_and_price(startup: Plan) -> None:
@@ -119,26 +113,7 @@ def test_a_driver_shows_what_it_would_change(desk: Plan, driver: CostDriver, sai
     text = explain_plan(plan, "price.x")
     assert text.splitlines()[0] == "driver price.x: price of x, 4 USD/h (3 to 5)"
     assert "25 % of the variance" in text and said_of_it in text
-    assert (said_of_it in explain_plan(plan)) == (driver.flips_at is not None)
     assert said_of_it in describe_switch_point(driver)
-
-
-def test_the_choice_says_who_was_near_and_what_it_earns(desk: Plan) -> None:
-    cost, net = exact_estimate(60, "EUR"), exact_estimate(40, "EUR")
-    returns = ReturnOnInvestment(value=100.0, cost=cost, net=net, payback_month=3, pays=0.9)
-    near = Rival(option="y", cheaper=0.4, tie=True, break_even_month=7)
-    rivals = (near, Rival(option="z", cheaper=0.01, tie=False))
-    decision = Decision(rivals=rivals, confidence={"high": 0.7, "low": 0.3}, returns=returns)
-    text = explain_plan(replace(desk, decision=decision, stale_facts=("price.x is old",)))
-    for part in (
-        "y is cheaper in 40 % of the samples: a tie. The chosen option is cheaper in total from month 7",
-        "z is cheaper in 1 % of the samples. The chosen option is never cheaper in total",
-        "confidence of its facts: 70 % high, 30 % low",
-        "price.x is old",
-        "the goals bring 100 EUR over the horizon, net 40.00 EUR; paid back by month 3",
-    ):
-        assert part in text
-    assert "not paid back in the horizon" in describe_return(replace(returns, payback_month=None))
 
 
 def test_a_section_shows_each_decision_with_its_reason(desk: Plan) -> None:
@@ -167,19 +142,12 @@ def test_a_section_shows_each_decision_with_its_reason(desk: Plan) -> None:
         "  front: 10G",
         "    why: traffic",
     ]
-    assert "network: one fabric" in explain_plan(plan)
-
-
-def test_what_a_plan_does_not_have_is_said(desk: Plan) -> None:
-    text = explain_plan(replace(desk, chosen=None, assumptions=(), predictions=(), decision=Decision()))
-    assert "no option satisfies the needs" in text and "assumptions" not in text
-    unpriced = replace(desk.options[0], cost_per_month=None, total_cost=None, capex=None, cost_lines=())
-    assert "no price" in explain_plan(replace(desk, options=(unpriced,)), "this-machine")
 
 
 def test_a_workload_shows_every_pool_or_who_serves_its_model(desk: Plan) -> None:
     bought, here = (replace(desk.workloads[0], pools=pools) for pools in ((), ("a-fr", "a-us")))
-    assert "served by this-machine without own machines" in explain_plan(replace(desk, workloads=(bought,)))
+    hosted = explain_plan(replace(desk, workloads=(bought,)), bought.name)
+    assert "served by this-machine without own machines" in hosted
     text = explain_plan(replace(desk, workloads=(here,)), here.name)
     assert text.startswith(f"{here.name}: {here.model} in a-fr, a-us\n")
 

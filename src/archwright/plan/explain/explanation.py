@@ -1,8 +1,8 @@
-"""Explanations of a plan in plain text: the choice, a number, an option, a fact, a control, a term."""
+"""Explanations of a plan in plain text: a number, an option, a fact, a control, a term."""
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 
 from archwright.contract.decision import CostDriver, Section
@@ -34,20 +34,19 @@ from archwright.plan.explain.glossary import CATEGORY_MEANINGS, TERM_MEANINGS
 NamedExplanation = tuple[str, Callable[[], list[str]]]
 
 
-def explain_plan(plan: Plan, thing: str | None = None) -> str:
+def explain_plan(plan: Plan, thing: str, chapters: Collection[str] = ()) -> str:
     """Explain `thing`: an option, a workload, a pool, a prediction id, a metric, a cost line, a driver, a section, a
-    control, a basis, or a term of a table; None: the choice.
+    control, a basis, or a term of a table. `chapters`: names that the caller can show beside those of the plan.
 
     Raises UsageError AW-USE-21 if the plan does not contain the name.
     """
-    if thing is None:
-        return "\n".join(_explain_choice(plan))
     found = [line for name, lines in _list_explanations(plan) if name == thing for line in lines()]
     if not found:
         terms = (lines for word, lines in _list_glossary_explanations(plan) if _fold_word(word) == _fold_word(thing))
         found = [line for lines in terms for line in lines()]
     if not found:
-        names = sorted({name for name, _ in (*_list_explanations(plan), *_list_glossary_explanations(plan))})
+        explained = (*_list_explanations(plan), *_list_glossary_explanations(plan))
+        names = sorted({*chapters, *(name for name, _ in explained)})
         nearest = tuple(difflib.get_close_matches(thing, names, n=3, cutoff=0.4))
         raise UsageError(
             "AW-USE-21",
@@ -57,6 +56,11 @@ def explain_plan(plan: Plan, thing: str | None = None) -> str:
             nearest=nearest,
         )
     return "\n".join(_print_bases_once(found))
+
+
+def is_named(plan: Plan, thing: str) -> bool:
+    """True if a record of the plan has this name; terms of the glossary are no records."""
+    return any(name == thing for name, _ in _list_explanations(plan))
 
 
 def _print_bases_once(lines: Iterable[str]) -> Iterator[str]:
@@ -150,55 +154,6 @@ def _explain_category(plan: Plan, category: str, meaning: str) -> list[str]:
 
 def _format_cost_line(line: CostLine) -> str:
     return f"{line.name}: {format_estimate(line.amount)}{', once' if line.once else ''}"
-
-
-def _explain_choice(plan: Plan) -> list[str]:
-    lines = [f"plan for {plan.organisation}, {plan.horizon_label}, {plan.currency}"]
-    lines.append(f"chosen: {plan.chosen or 'none, because no option satisfies the needs'}")
-    lines += _format_section("why", _list_choice_reasons(plan))
-    lines += ["", "options", *(f"  {line}" for option in plan.options for line in _summarise_option(option))]
-    lines += _format_section("limits", map(describe_limit, option.limits if (option := plan.chosen_option) else ()))
-    lines += _format_section("pilot runs", (f"{one.workload}: {one.summary}" for one in plan.decision.pilots))
-    lines += _format_section("choices of models", _list_model_choices(plan))
-    lines += _format_section("workloads", (_summarise_workload(plan, workload) for workload in plan.workloads))
-    lines += _format_section("predictions", (f"{p.id}: {format_estimate(p.estimate)}" for p in plan.predictions))
-    lines += _format_section("sections", (f"{section.id}: {section.summary}" for section in plan.sections))
-    lines += _format_section("stale facts", plan.stale_facts)
-    lines += _format_section("assumptions", plan.assumptions)
-    lines += _format_section("not sized yet", plan.not_sized)
-    return lines
-
-
-def _list_choice_reasons(plan: Plan) -> Iterator[str]:
-    decision = plan.decision
-    chosen = plan.chosen_option
-    yield from (chosen.notes if chosen is not None else ())
-    if decision.pareto:
-        yield f"Pareto options by {', '.join(decision.axes)}: {', '.join(decision.pareto)}"
-    yield from (f"binding limit: {describe_binding_limit(one, plan.currency)}" for one in decision.binding)
-    yield from (describe_rival(rival) for rival in decision.rivals)
-    yield from (describe_switch_point(driver) for driver in decision.drivers if driver.flips_at is not None)
-    if decision.confidence:
-        shares = (f"{format_share(share)} {name}" for name, share in decision.confidence.items())
-        yield f"share of the total by confidence of its facts: {', '.join(shares)}"
-    if decision.returns is not None:
-        yield describe_return(decision.returns)
-
-
-def _list_model_choices(plan: Plan) -> Iterator[str]:
-    for choice, repeated in plan.decision.list_choices():
-        if repeated:
-            yield f"{choice.label}: the same plan as above"
-            continue
-        qualities = choice.quality.items()
-        models = ", ".join(f"{choice.models[name]} for {name} ({format_number(share)})" for name, share in qualities)
-        yield f"{choice.label}: {choice.option} with {models}, {format_estimate(choice.total_cost)}"
-        yield from (f"  {sentence}" for sentence in choice.gives_up)
-
-
-def _format_section(title: str, rows: Iterable[str]) -> list[str]:
-    listed = [f"  {row}" for row in rows]
-    return ["", title, *listed] if listed else []
 
 
 def _summarise_workload(plan: Plan, workload: WorkloadPlan) -> str:
