@@ -1,9 +1,11 @@
-"""The first two pages: recommendation, alternative, what is asked, cost by year, model choices, three risks."""
+"""The first two pages: recommendation, alternative, decisions, cost by year, models, three risks."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from operator import attrgetter
 
 from archwright.contract import number_format as fmt
-from archwright.contract.decision import CostDriver, ModelChoice
+from archwright.contract.decision import CostDriver, ModelChoice, Phase
+from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Option, Plan
 from archwright.report import bill, charts
 from archwright.report import decision_chapters as decision
@@ -24,48 +26,82 @@ CHOICE_NAMES = {
     "best-within-budget": "Best within the budget",
 }
 # A basis of the price of a rented machine: `price.PROVIDER:REGION:MACHINE`; of a bought one.
-PRICE_KEY, NODE_PRICE = 3, "price.node."
+PRICE_KEY = 3
+NODE_PRICE = "price.node."
+# The machines of a placement without purchases.
+PLACEMENT_MACHINES = {
+    "this-machine": "this machine",
+    "hosted-api": "none: models are paid by the token",
+}
+QUALITY_NOTE = "Quality: mean share of points over the axes of the work. Scores that nobody reported are estimates."
 SAME_PLAN = ("", "", "", "the same plan as above")
-MOST_RISKS, MOST_LIMITS, MOST_DECISIONS, MOST_YEARS, MOST_OPTIONS = 3, 2, 10, 7, 6
+MOST_RISKS = 3
+MOST_LIMITS = 2
+MOST_DECISIONS = 10
+MOST_YEARS = 7
+MOST_OPTIONS = 6
+Years = tuple[bill.YearCost, ...]
+# Columns of the money to approve, each with its amount of a year. The order of `YearCost`, with the
+# total last.
+YEAR_AMOUNTS: dict[str, Callable[[bill.YearCost], float | None]] = {
+    "Purchases": attrgetter("purchases"),
+    "Running cost": attrgetter("running"),
+    "Staff": attrgetter("staff"),
+    "Resale": attrgetter("resale"),
+    "Total": attrgetter("total"),
+}
 
 
 def board_pages(plan: Plan, option: Option | None) -> tuple[doc.Chapter, doc.Chapter]:
     """Two chapters of a page each. Without a feasible option they say what to relax."""
     if option is None:
-        first = tuple(decision.infeasibility_blocks(plan))
-        asked = doc.build_items("Asked of the board", list_decisions(plan, None))
-        options = decision.options_table(plan, most=MOST_OPTIONS) if plan.options else None
-        return (
-            doc.Chapter("decision", "No option meets the needs", "", doc.keep_blocks(*first, asked)),
-            doc.Chapter("cost", "The nearest options", "", doc.keep_blocks(options)),
-        )
-    risks = doc.build_table("Three risks", RISK_COLUMNS, risk_rows(_choose_risks(plan, option)))
-    return (
-        doc.Chapter(
-            "decision",
-            "Recommendation",
-            "",
-            doc.keep_blocks(
-                doc.Tiles(tuple(_tiles(plan, option))),
-                doc.build_table("What is recommended", {"Part": 1, "Choice": 5}, _summary_rows(plan, option)),
-                _alternative(plan, option),
-                year_table(plan, option),
-                doc.build_items("Asked of the board", list_decisions(plan, option)[:MOST_DECISIONS]),
-            ),
-        ),
-        doc.Chapter(
-            "cost",
-            "Cost, models and risks",
-            "",
-            doc.keep_blocks(
-                charts.draw_years(plan, bill.sum_years(plan, option)),
-                _choice_table(plan, option),
-                doc.build_items("Limits that make the plan dearer", _binding_limits(plan)),
-                risks if risks.rows else None,
-                doc.build_items("Next steps", list_steps(plan, option)),
-            ),
-        ),
+        return _infeasible_decision_page(plan), _nearest_options_page(plan)
+    return _decision_page(plan, option), _cost_page(plan, option)
+
+
+def _infeasible_decision_page(plan: Plan) -> doc.Chapter:
+    decisions = doc.build_items("Asked of the board", list_decisions(plan, None))
+    blocks = doc.keep_blocks(*decision.infeasibility_blocks(plan), decisions)
+    return doc.Chapter("decision", "No option meets the needs", "", blocks)
+
+
+def _nearest_options_page(plan: Plan) -> doc.Chapter:
+    blocks: tuple[doc.Block, ...] = ()
+    if plan.options:
+        blocks = (decision.options_table(plan, most=MOST_OPTIONS),)
+    return doc.Chapter("cost", "The nearest options", "", blocks)
+
+
+def _decision_page(plan: Plan, option: Option) -> doc.Chapter:
+    summary = {"Part": 1, "Choice": 5}
+    decisions = list_decisions(plan, option)[:MOST_DECISIONS]
+    blocks = doc.keep_blocks(
+        doc.Tiles(tuple(_list_tiles(plan, option))),
+        doc.build_table("What is recommended", summary, _list_summary_rows(plan, option)),
+        _describe_alternative(plan, option),
+        year_table(plan, option),
+        doc.build_items("Asked of the board", decisions),
     )
+    return doc.Chapter("decision", "Recommendation", "", blocks)
+
+
+def _cost_page(plan: Plan, option: Option) -> doc.Chapter:
+    years = bill.sum_years(plan, option)
+    blocks = doc.keep_blocks(
+        charts.draw_years(plan, years),
+        _choice_table(plan, option),
+        doc.build_items("Limits that make the plan dearer", _list_binding_limits(plan)),
+        _risk_table(plan, option),
+        doc.build_items("Next steps", list_steps(plan, option)),
+    )
+    return doc.Chapter("cost", "Cost, models and risks", "", blocks)
+
+
+def _risk_table(plan: Plan, option: Option) -> doc.TableBlock | None:
+    risks = _choose_risks(plan, option)
+    if not risks:
+        return None
+    return doc.build_table("Three risks", RISK_COLUMNS, risk_rows(risks))
 
 
 def list_board_chapters(plan: Plan) -> tuple[doc.Chapter, ...]:
@@ -77,113 +113,185 @@ def list_board_chapters(plan: Plan) -> tuple[doc.Chapter, ...]:
     if option is None:
         return first, second
     table = decision.options_table(shown, most=MOST_OPTIONS)
-    hidden = len(shown.options) - MOST_OPTIONS
-    lead = f"{fmt.format_count(hidden, 'further option')}: archwright explain plan.json options" if hidden > 0 else ""
+    lead = ""
+    hidden_count = len(shown.options) - MOST_OPTIONS
+    if hidden_count > 0:
+        hidden = fmt.format_count(hidden_count, "further option")
+        lead = f"{hidden}: archwright explain plan.json options"
     return first, second, doc.Chapter("options", "Options", lead, (table,))
 
 
-def _tiles(plan: Plan, option: Option) -> Iterable[doc.Tile]:
-    currency = plan.currency
-    bare = option.cost_without_staff
-    amounts = [
-        (f"Total over {plan.horizon_label}, with staff", option.total_cost),
-        ("Total without staff", bare),
-        ("Purchases over the horizon", option.capex),
-        ("Per month, without staff", option.cost_per_month),
-    ]
-    for label, amount in amounts:
-        if amount is not None:
-            band = fmt.format_money_interval(amount)
-            note = f"{fmt.format_share(amount.level)} band {band}" if band else "exact"
-            yield doc.Tile(label, fmt.format_money(amount.value, currency), note)
-        elif label.startswith("Total without") and (value := bill.total_without_staff(plan, option)) is not None:
-            yield doc.Tile(label, fmt.format_money(value, currency), "computed from the lines")
+def _list_tiles(plan: Plan, option: Option) -> Iterable[doc.Tile]:
+    yield from _money_tile(plan, f"Total over {plan.horizon_label}, with staff", option.total_cost)
+    if option.cost_without_staff is None:
+        yield from _staffless_tile(plan, option)
+    yield from _money_tile(plan, "Total without staff", option.cost_without_staff)
+    yield from _money_tile(plan, "Purchases over the horizon", option.capex)
+    yield from _money_tile(plan, "Per month, without staff", option.cost_per_month)
 
 
-def _summary_rows(plan: Plan, option: Option) -> Iterable[tuple[doc.Cell | str, doc.Cell | str]]:
+def _money_tile(plan: Plan, label: str, amount: Estimate | None) -> Iterable[doc.Tile]:
+    """A tile with the amount and its interval; none without an amount."""
+    if amount is None:
+        return
+    note = "exact"
+    interval = fmt.format_money_interval(amount)
+    if interval:
+        note = f"{fmt.format_share(amount.level)} band {interval}"
+    yield doc.Tile(label, fmt.format_money(amount.value, plan.currency), note)
+
+
+def _staffless_tile(plan: Plan, option: Option) -> Iterable[doc.Tile]:
+    """The total without staff of a plan file that does not state it."""
+    total = bill.total_without_staff(plan, option)
+    if total is not None:
+        amount = fmt.format_money(total, plan.currency)
+        yield doc.Tile("Total without staff", amount, "computed from the lines")
+
+
+def _list_summary_rows(plan: Plan, option: Option) -> Iterable[tuple[str, str]]:
     yield "What", decision.describe_choice(plan, option)
     yield "Where", describe_placement(option)
-    models: dict[str, list[str]] = {}
+    yield "Models", _describe_models(option) or "no language model"
+
+    machines = fmt.format_list(describe_machines(option.purchases), most=5)
+    yield "Machines", machines or PLACEMENT_MACHINES.get(option.placement, "none")
+
+    for phase in _list_pilots(plan, option):
+        start = format_month(plan, phase.ends.value)
+        latest_start = format_month(plan, phase.ends.high)
+        signature = format_month(plan, 0)
+        yield "In production", f"{start}, {latest_start} at the latest, if signed in {signature}"
+
+    business_case = decision.describe_business_case(plan)
+    if business_case and "does not pay" not in business_case:
+        yield "Return", business_case
+
+
+def _describe_models(option: Option) -> str:
+    """`model-a for chat and search`; "" without a language model."""
+    workloads_by_model: dict[str, list[str]] = {}
     for workload, model in option.models.items():
-        models.setdefault(model, []).append(workload)
-    served = (f"{model} for {fmt.format_list(users, most=3)}" for model, users in models.items())
-    yield "Models", fmt.format_list(served, most=5) or "no language model"
-    machines = {"this-machine": "this machine", "hosted-api": "none: models are paid by the token"}
-    named = fmt.format_list(describe_machines(option.purchases), most=5)
-    yield "Machines", named or machines.get(option.placement, "none")
+        workloads_by_model.setdefault(model, []).append(workload)
+    texts: list[str] = []
+    for model, workloads in workloads_by_model.items():
+        texts.append(f"{model} for {fmt.format_list(workloads, most=3)}")
+    return fmt.format_list(texts, most=5)
+
+
+def _list_pilots(plan: Plan, option: Option) -> list[Phase]:
+    """The pilot of the option; none without a schedule."""
     schedule = find_schedule(plan, option)
-    pilot = next((phase for phase in schedule.phases if phase.name == "pilot"), None) if schedule else None
-    if pilot is not None:
-        late = format_month(plan, pilot.ends.high)
-        yield (
-            "In production",
-            f"{format_month(plan, pilot.ends.value)}, {late} at the latest, if signed in {format_month(plan, 0)}",
-        )
-    if (pays := decision.describe_business_case(plan)) and "does not pay" not in pays:
-        yield "Return", pays
+    if schedule is None:
+        return []
+    return [phase for phase in schedule.phases if phase.name == "pilot"][:1]
 
 
-def _alternative(plan: Plan, option: Option) -> doc.Callout:
-    """The cheapest other option, why cheaper ones were passed over, ties, and the fact that changes the choice."""
-    ranked = [one for one in decision.rank_feasible_options(plan) if one.name != option.name]
-    if not ranked or option.total_cost is None:
+def _describe_alternative(plan: Plan, option: Option) -> doc.Callout:
+    """The cheapest other option, with the ties and the fact that changes the choice.
+
+    It says why cheaper options were passed over.
+    """
+    alternatives = [feasible for feasible in decision.rank_feasible_options(plan) if feasible.name != option.name]
+    if not alternatives or option.total_cost is None:
         return doc.Callout("Alternative:", "no other option meets the needs.", "warn")
-    first, texts = ranked[0], [_compare(plan, option, ranked[0])]
-    cheaper = [one for one in ranked if decision.find_extra_cost(option, one) < 0]
-    if cheaper:
-        texts.append(decision.explain_refusal(option, first))
-    if more := cheaper[1:]:
-        cost = "costs" if len(more) == 1 else "cost"
-        texts.append(f"{fmt.format_count(len(more), 'other option')} {cost} less too, see Options side by side.")
+
+    first = alternatives[0]
+    texts = [_compare(plan, option, first), *_describe_cheaper(option, alternatives)]
+
+    compared = {first.name}
     ties = {rival.option for rival in plan.decision.rivals if rival.tie}
-    texts += [_compare(plan, option, one) for one in ranked[1:] if one.name in ties]
-    drivers, names = _by_nearness(plan.decision.drivers), {one.name: one for one in ranked}
-    driver = next((one for one in drivers if one.flips_to in names), None)
-    if driver is not None and driver.flips_to is not None:
-        if driver.flips_to != first.name and driver.flips_to not in ties:
-            texts.append(_compare(plan, option, names[driver.flips_to]))
-        texts.append(f"{driver.flips_to} would be the choice {_describe_condition(driver)}.")
+    for alternative in alternatives[1:]:
+        if alternative.name in ties:
+            texts.append(_compare(plan, option, alternative))
+            compared.add(alternative.name)
+
+    by_name = {alternative.name: alternative for alternative in alternatives}
+    for driver in _sort_by_nearness(plan.decision.drivers):
+        next_choice = by_name.get(driver.flips_to or "")
+        if next_choice is None:
+            continue
+        if next_choice.name not in compared:
+            texts.append(_compare(plan, option, next_choice))
+        texts.append(f"{next_choice.name} would be the choice {_describe_condition(driver)}.")
+        break
     return doc.Callout("Alternative:", " ".join(texts), "warn")
 
 
-def _compare(plan: Plan, option: Option, other: Option) -> str:
+def _describe_cheaper(option: Option, alternatives: list[Option]) -> Iterable[str]:
+    """Why the cheapest alternative was passed over, and how many more cost less than the option."""
+    cheaper_count = 0
+    for alternative in alternatives:
+        if decision.find_extra_cost(option, alternative) < 0:
+            cheaper_count += 1
+    if cheaper_count:
+        yield decision.explain_refusal(option, alternatives[0])
+    if cheaper_count == 2:
+        yield "1 other option costs less too, see Options side by side."
+    elif cheaper_count > 2:
+        yield f"{cheaper_count - 1} other options cost less too, see Options side by side."
+
+
+def _compare(plan: Plan, option: Option, alternative: Option) -> str:
     """`cloud-x costs EUR 4.2 k more and is cheaper in 41 % of the samples: a tie.`"""
-    more = decision.find_extra_cost(option, other)
-    text = f"{other.name} costs {fmt.format_money(abs(more), plan.currency)} {'more' if more >= 0 else 'less'}"
-    rival = next((one for one in plan.decision.rivals if one.option == other.name), None)
-    if rival is not None and rival.equal:
-        return f"{other.name} costs the same in every sample."
-    if rival is not None:
+    extra_cost = decision.find_extra_cost(option, alternative)
+    direction = "more" if extra_cost >= 0 else "less"
+    amount = fmt.format_money(abs(extra_cost), plan.currency)
+    text = f"{alternative.name} costs {amount} {direction}"
+
+    for rival in plan.decision.rivals:
+        if rival.option != alternative.name:
+            continue
+        if rival.equal:
+            return f"{alternative.name} costs the same in every sample."
         text += f" and is cheaper in {fmt.format_share(rival.cheaper)} of the samples"
-        text += f": {rival.closeness}" if rival.tie else ""
+        if rival.tie:
+            text += f": {rival.closeness}"
+        break
     return f"{text}."
 
 
 def _describe_condition(driver: CostDriver) -> str:
-    """`if the purchase price of one machine (node-a) were above 310,000 USD; the plan takes 280,000 USD`."""
-    estimate, at = driver.estimate, driver.flips_at or 0.0
-    side = "above" if at > estimate.value else "below"
+    """`if the purchase price of one machine were above 310,000 USD; the plan takes 280,000 USD`."""
+    estimate = driver.estimate
+    switch_point = driver.flips_at or 0.0
+    side = "above" if switch_point > estimate.value else "below"
     if driver.basis.startswith("load."):
         load = driver.basis.removeprefix("load.")
-        return f"if the load of {load} were {side} {fmt.format_share(at / estimate.value)} of the planned load"
-    name, _, parts = driver.name.partition(": ")
-    name, kind, (start, *rest) = name.partition(", ")[0], driver.basis.partition(".")[0], driver.basis.split(".")[1:]
-    place = start.split(":")
-    if kind == "price" and len(place) == PRICE_KEY:
-        parts = f"{place[0]}, {place[1]}"
-    elif kind == "machines" and rest:
-        parts = start
+        share = fmt.format_share(switch_point / estimate.value)
+        return f"if the load of {load} were {side} {share} of the planned load"
+
+    fact = _name_fact(driver)
+    limit = fmt.format_quantity(switch_point, estimate.unit)
+    planned = fmt.format_quantity(estimate.value, estimate.unit)
+    return f"if the {fact} were {side} {limit}; the plan takes {planned}"
+
+
+def _name_fact(driver: CostDriver) -> str:
+    """`purchase price of one machine (node-a)`: the fact, and to what it belongs."""
+    title, _, owner = driver.name.partition(": ")
+    title = title.partition(", ")[0]
+    kind, *parts = driver.basis.split(".")
+    offer = parts[0].split(":")
+    if kind == "price" and len(offer) == PRICE_KEY:
+        owner = f"{offer[0]}, {offer[1]}"
+    elif kind == "machines" and len(parts) > 1:
+        owner = parts[0]
     elif driver.basis.startswith(NODE_PRICE):
-        parts = driver.basis.removeprefix(NODE_PRICE)
-    what = f"{name[0].lower()}{name[1:]}" + (f" ({parts})" if parts else "")
-    limit, taken = (fmt.format_quantity(value, estimate.unit) for value in (at, estimate.value))
-    return f"if the {what} were {side} {limit}; the plan takes {taken}"
+        owner = driver.basis.removeprefix(NODE_PRICE)
+    fact = title[0].lower() + title[1:]
+    return f"{fact} ({owner})" if owner else fact
 
 
-def _by_nearness(drivers: Iterable[CostDriver]) -> list[CostDriver]:
+def _sort_by_nearness(drivers: Iterable[CostDriver]) -> list[CostDriver]:
     """Facts that change the choice, those inside their band first; a share stays below 1."""
-    found = (d for d in drivers if d.flips_at is not None and (d.estimate.unit != "share" or (d.flips_at or 0.0) <= 1))
-    return sorted(found, key=lambda driver: not driver.inside)
+    possible: list[CostDriver] = []
+    for driver in drivers:
+        if driver.flips_at is None:
+            continue
+        if driver.estimate.unit != "share" or driver.flips_at <= 1:
+            possible.append(driver)
+    return sorted(possible, key=lambda driver: not driver.inside)
 
 
 def year_table(plan: Plan, option: Option) -> doc.TableBlock | None:
@@ -191,85 +299,116 @@ def year_table(plan: Plan, option: Option) -> doc.TableBlock | None:
     years = bill.sum_years(plan, option)
     if not years:
         return None
-    shown, rest = years[: MOST_YEARS - (len(years) > MOST_YEARS)], years[MOST_YEARS - (len(years) > MOST_YEARS) :]
-    rows = [(_year_label(plan, one.year), one) for one in shown]
-    rows += [(f"Years {rest[0].year} to {rest[-1].year}", _add_years(rest))] if rest else []
-    rows.append(("Total", _add_years(years)))
-    columns = {
-        "Purchases": "purchases",
-        "Running cost": "running",
-        "Staff": "staff",
-        "Resale": "resale",
-        "Total": "total",
-    }
-    columns = {head: name for head, name in columns.items() if any(getattr(one, name) for one in years)}
-    body = []
-    for label, one in rows:
-        tone: doc.Tone = "strong" if label == "Total" else ""
-        amounts = (fmt.format_money(getattr(one, name) or 0.0) for name in columns.values())
-        body.append((doc.Cell(label, tone=tone), *(doc.Cell(amount, tone=tone) for amount in amounts)))
+
+    columns = list(_list_filled_columns(years))
+    body: list[tuple[doc.Cell, ...]] = []
+    for label, year in _label_years(plan, years):
+        body.append(_year_row(label, year, columns))
+    body.append(_year_row("Total", _add_years(years), columns, tone="strong"))
+
     shares = {"Year": 2.2} | dict.fromkeys(columns, 1.0)
-    return doc.build_table(f"Money to approve, {plan.currency}", shares, body, numeric=range(1, len(shares)))
+    caption = f"Money to approve, {plan.currency}"
+    return doc.build_table(caption, shares, body, numeric=range(1, len(shares)))
 
 
-def _year_label(plan: Plan, year: int) -> str:
-    return f"Year {year}, from {format_month(plan, 12 * (year - 1))}"
+def _list_filled_columns(years: Years) -> Iterable[str]:
+    for title, amount in YEAR_AMOUNTS.items():
+        if any(map(amount, years)):
+            yield title
 
 
-def _add_years(years: Iterable[bill.YearCost]) -> bill.YearCost:
-    found = tuple(years)
-    sums = (sum(getattr(one, name) or 0.0 for one in found) for name in bill.YearCost._fields[1:])
-    return bill.YearCost(0, *sums)
+def _label_years(plan: Plan, years: Years) -> Iterable[tuple[str, bill.YearCost]]:
+    shown_count = len(years)
+    if shown_count > MOST_YEARS:
+        shown_count = MOST_YEARS - 1
+    for year in years[:shown_count]:
+        start = format_month(plan, 12 * (year.year - 1))
+        yield f"Year {year.year}, from {start}", year
+
+    later_years = years[shown_count:]
+    if later_years:
+        yield f"Years {later_years[0].year} to {later_years[-1].year}", _add_years(later_years)
+
+
+def _year_row(label: str, year: bill.YearCost, columns: Iterable[str], *, tone: doc.Tone = "") -> tuple[doc.Cell, ...]:
+    cells = [doc.Cell(label, tone=tone)]
+    for title in columns:
+        amount = YEAR_AMOUNTS[title](year) or 0.0
+        cells.append(doc.Cell(fmt.format_money(amount), tone=tone))
+    return tuple(cells)
+
+
+def _add_years(years: Years) -> bill.YearCost:
+    sums: list[float] = []
+    for amount in YEAR_AMOUNTS.values():
+        amounts = map(amount, years)
+        sums.append(sum(filter(None, amounts)))
+    *parts, total = sums
+    return bill.YearCost(0, total, *parts)
 
 
 def _choice_table(plan: Plan, option: Option) -> doc.TableBlock | None:
-    """The three choices of models: cost, quality and what each gives up; that of the plan is marked."""
-    listed = plan.decision.list_choices()
-    if not listed:
+    """Three choices of models: cost, quality and what each gives up; the plan's is marked."""
+    rows: list[Iterable[doc.Cell | str]] = []
+    marked: int | None = None
+    for choice, is_repeated in plan.decision.list_choices():
+        is_own = choice.option == option.name and choice.models.items() <= option.models.items()
+        if is_own and marked is None:
+            marked = len(rows)
+        if is_repeated:
+            rows.append([CHOICE_NAMES[choice.kind], *SAME_PLAN])
+        else:
+            rows.append(_choice_row(choice, plan.chosen))
+    if not rows:
         return None
-    columns = {"Choice": 1.4, f"Total, {plan.currency}": 1, "Quality": 0.8, "Models": 2.2, "Gives up": 3.4}
-    own = (
-        n
-        for n, (one, _) in enumerate(listed)
-        if one.option == option.name and one.models.items() <= option.models.items()
-    )
-    rows = ([CHOICE_NAMES[one.kind], *SAME_PLAN] if same else _choice_row(one, plan.chosen) for one, same in listed)
-    marked = next(own, None)
-    note = "Quality: mean share of points over the axes of the work. Scores that nobody reported are estimates."
-    note += " The plan has the marked choice." if marked is not None else ""
-    return doc.build_table("Three choices of models", columns, rows, numeric=(1, 2), marked=marked, note=note)
+
+    columns = {"Choice": 1.4, f"Total, {plan.currency}": 1, "Quality": 0.8}
+    columns |= {"Models": 2.2, "Gives up": 3.4}
+    note = QUALITY_NOTE
+    if marked is not None:
+        note += " The plan has the marked choice."
+    caption = "Three choices of models"
+    return doc.build_table(caption, columns, rows, numeric=(1, 2), marked=marked, note=note)
 
 
 def _choice_row(choice: ModelChoice, chosen: str | None) -> Iterable[doc.Cell | str]:
     yield CHOICE_NAMES[choice.kind]
     yield fmt.format_money(choice.total_cost.value)
-    scores = list(choice.quality.values())
-    yield fmt.format_share(sum(scores) / len(scores)) if scores else doc.Cell("unknown", tone="quiet")
-    where = "" if choice.option == chosen else choice.option
-    yield doc.build_cell(fmt.format_list(dict.fromkeys(choice.models.values()), most=3), where)
+    scores = choice.quality.values()
+    if scores:
+        yield fmt.format_share(sum(scores) / len(scores))
+    else:
+        yield doc.Cell("unknown", tone="quiet")
+    option = "" if choice.option == chosen else choice.option
+    models = dict.fromkeys(choice.models.values())
+    yield doc.build_cell(fmt.format_list(models, most=3), option)
     yield "; ".join(choice.gives_up[:2]) or "nothing against the others"
 
 
 def _choose_risks(plan: Plan, option: Option) -> list[Risk]:
     """The largest risks, with both kinds if there are both: costs and service levels."""
-    found = list_risks(plan, option)
-    levels = [risk for risk in found if risk.impact is None]
-    costs = [risk for risk in found if risk.impact is not None]
+    risks = list_risks(plan, option)
+    levels = [risk for risk in risks if risk.impact is None]
+    costs = [risk for risk in risks if risk.impact is not None]
     chosen = [*costs[: MOST_RISKS - 1], *levels[:1]]
-    chosen += [risk for risk in found if risk not in chosen]
+    chosen += [risk for risk in risks if risk not in chosen]
     return sorted(chosen[:MOST_RISKS], key=lambda risk: -risk.weight)
 
 
-def _binding_limits(plan: Plan) -> Iterable[doc.Item]:
+def _list_binding_limits(plan: Plan) -> Iterable[doc.Item]:
     for limit in plan.decision.binding[:MOST_LIMITS]:
-        now, then = (_format_limit(limit.constraint, end) for end in (limit.limit, limit.relaxed_to))
-        text = f"{then} instead of {now} saves {fmt.format_money(limit.saves, plan.currency)} over the horizon"
-        yield doc.Item(name_limit(limit.constraint), f"{text} ({limit.option}).")
+        present = _format_limit(limit.constraint, limit.limit)
+        relaxed = _format_limit(limit.constraint, limit.relaxed_to)
+        saving = fmt.format_money(limit.saves, plan.currency)
+        text = f"{relaxed} instead of {present} saves {saving} over the horizon ({limit.option})."
+        yield doc.Item(name_limit(limit.constraint), text)
 
 
 def _format_limit(constraint: str, end: float | str) -> str:
+    is_duration = constraint.endswith("_s")
     if isinstance(end, str):
-        return f"{end} s" if constraint.endswith("_s") and end[-1:].isdigit() else end
+        is_number = end[-1:].isdigit()
+        return f"{end} s" if is_duration and is_number else end
     if constraint.endswith(".availability") or ".quality." in constraint:
         return fmt.format_quantity(end, "share")
-    return fmt.format_quantity(end, "s") if constraint.endswith("_s") else fmt.format_number(end)
+    return fmt.format_quantity(end, "s") if is_duration else fmt.format_number(end)
