@@ -268,9 +268,18 @@ def check_security(items: list[Item]) -> Iterator[str]:
             yield f"{pod.title}: not restricted: {', '.join(wrong)}"
 
 
+def list_first_claims(items: list[Item]) -> Iterator[tuple[str, str, str]]:
+    """Yield the claims of the first replica of each StatefulSet: kind, namespace, name."""
+    for pod in _all_pods(items):
+        name = pod.owner["metadata"].get("name")
+        for claim in pod.claims:
+            yield "PersistentVolumeClaim", namespace(pod.owner), f"{claim}-{name}-0"
+
+
 def check_mounts(items: list[Item]) -> Iterator[str]:
     """Mounts name volumes, and volumes name ConfigMaps and claims of the bundle. No object holds a secret."""
     known = {(item.get("kind"), namespace(item), (item.get("metadata") or {}).get("name")) for item in items}
+    known |= set(list_first_claims(items))
     for pod in _all_pods(items):
         volumes = {one["name"] for one in pod.spec.get("volumes") or []} | set(pod.claims)
         for container in pod.containers:

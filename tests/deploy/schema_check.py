@@ -22,7 +22,7 @@ from archwright.catalog.catalog import Catalog
 from archwright.catalog.load import load_catalog
 from archwright.contract.plan import Plan
 from archwright.deploy.render import find_target, render_bundle, select_option
-from archwright.deploy.rendering.components import Pins
+from archwright.deploy.rendering.components import BackupPlace, Pins
 from archwright.needs.reader import parse_needs
 from archwright.needs.template import TEMPLATES, read_template
 from archwright.plan.planner import make_plan
@@ -30,8 +30,11 @@ from archwright.plan.planner import make_plan
 # Kinds without a definition in DIR, with the reason.
 NO_SCHEMA = {
     "cloud.google.com/v1 ComputeClass": "GKE serves it and publishes no definition",
+    "barmancloud.cnpg.io/v1 ObjectStore": "DIR does not have the definitions of the plugin of CloudNativePG",
     "gateway.envoyproxy.io/v1alpha1 EnvoyProxy": "DIR does not have the definitions of Envoy Gateway",
 }
+
+BACKUP_PLACE = BackupPlace(place="s3://company-backups/gateway", endpoint="https://s3.example.org:9000", region="eu-1")
 
 
 def make_plans(catalog: Catalog) -> Iterator[tuple[str, Plan]]:
@@ -52,6 +55,9 @@ def render_clusters(catalog: Catalog) -> Iterator[tuple[str, list[Item]]]:
                 able = [select_option(plan, target, None, name)]
             for option in able:
                 bundle = render_bundle(plan, option, target, catalog, Pins(), __version__)
+                if target.name == "kubernetes":  # the other targets have backups in a volume
+                    pins = Pins(backups=dict.fromkeys(bundle.pins.backups, BACKUP_PLACE))
+                    bundle = render_bundle(plan, option, target, catalog, pins, __version__)
                 for folder, items in read_clusters(bundle):
                     yield f"{name} {target.name} {option.name} {folder}", items
 

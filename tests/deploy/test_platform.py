@@ -58,7 +58,8 @@ def read_objects(bundle: FileBundle) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def find_objects(bundle: FileBundle, kind: str) -> dict[str, dict[str, Any]]:
-    return {one["metadata"]["name"]: one for _, one in read_objects(bundle) if one["kind"] == kind}
+    named = (one for _, one in read_objects(bundle) if one["kind"] == kind and "name" in one["metadata"])
+    return {one["metadata"]["name"]: one for one in named}
 
 
 def read_script(bundle: FileBundle, site: str) -> str:

@@ -14,6 +14,7 @@ class BackupJob(Record):
     title: str
     options: tuple[str, ...]
     calendar: str
+    cron: str
     every_minutes: int
     reason: str
     backup_count: int = 0

@@ -39,6 +39,7 @@ from archwright.deploy.rendering.components import (
     JOB_IMAGE,
     OWN_IMAGE,
     AdapterPin,
+    BackupPlace,
     ChartPin,
     ImagePin,
     ModelPin,
@@ -169,10 +170,15 @@ def render_bundle(
         objects = name_environment(objects, target.environment)
     used = components.used | (images.used if target.images else set())
     named = {name: pin for name, pin in pins.images.items() if target.images and name in images.used}
-    stated = {one.pool.name for one in deployment.pools if one.url} & pins.addresses.keys()
-    addresses = {pool: pins.addresses.get(pool, "") for pool in (*gateway.open_addresses, *sorted(stated))}
+    external = {pool.pool.name for pool in deployment.pools if pool.url} & pins.addresses.keys()
+    addresses = {pool: pins.addresses.get(pool, "") for pool in (*gateway.open_addresses, *sorted(external))}
     installed = {name: pin for name, pin in pins.charts.items() if name in charts.used}
-    balanced = list_own_entrances(deployment.cluster_part) if ASSESSED_FOLDER in target.folders else ()
+    balanced: tuple[str, ...] = ()
+    backups: dict[str, BackupPlace] = {}
+    if ASSESSED_FOLDER in target.folders:
+        balanced = tuple(list_own_entrances(deployment.cluster_part))
+        main_site = deployment.main_site.name
+        backups[main_site] = pins.find_backup_place(main_site)
     pins = Pins(
         images=named,
         charts=installed,
@@ -180,6 +186,7 @@ def render_bundle(
         adapters=pins.adapters,
         addresses=addresses,
         load_balancers={site: pins.load_balancers.get(site, "") for site in balanced},
+        backups=backups,
     )
     return FileBundle(
         target=target.name,
@@ -233,6 +240,7 @@ def build_context(
         "gateway": build_gateway(deployment, target.engine_url, pins.addresses),
         "units": build_units(deployment) if target.name == "systemd" else None,
         "backup_jobs": list_backup_jobs(),
+        "backup_place": pins.find_backup_place(deployment.main_site.name),
         "components": components,
         "clouds": list_cloud_sites(deployment, catalog),
         "load_balancer": build_load_balancer(deployment, deployment.main_site),

@@ -28,6 +28,7 @@ FOREIGN = {
     *("up", "ALERTS", "node_filesystem_avail_bytes", "node_filesystem_size_bytes", "node_cpu_seconds_total"),
     *("node_memory_MemAvailable_bytes", "node_memory_MemTotal_bytes"),
     *("DCGM_FI_DEV_XID_ERRORS", "DCGM_FI_DEV_POWER_USAGE"),
+    *("kube_cronjob_created", "kube_cronjob_status_last_successful_time"),
 }
 WORDS = {
     *("tenant", "model", "upstream", "state", "pool"),

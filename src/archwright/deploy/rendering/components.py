@@ -7,6 +7,7 @@ The catalog knows few of them. An unresolved pin is written so that nothing can 
 from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 from msgspec import Meta
 
@@ -26,6 +27,7 @@ _Digest = Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
 _Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 _Url = Annotated[str, Meta(pattern=r"^(https?://[\w.:/%~\[\]-]+)?\Z")]
 _Network = Annotated[str, Meta(pattern=r"^(\d[\d.]*/\d{1,2}|[\da-f:]+/\d{1,3})?\Z")]
+_Place = Annotated[str, Meta(pattern=r"^(s3://\w[\w./-]*)?\Z")]
 _Name = Annotated[str, Meta(pattern=r"^(?!-)[\w .:/+-]*\Z")]
 BundlePath = Annotated[str, Meta(pattern=r"^(?![/-])(?!.*\.\.)[\w @.:/+-]+\Z")]
 
@@ -115,11 +117,28 @@ class AdapterPin(ModelPin):
     rank: int = 0
 
 
+class BackupPlace(Record):
+    """The place of a cluster's backups: s3://BUCKET/PREFIX at an endpoint; an empty `place` is a volume of the cluster.
+
+    `endpoint`, `region`: those of the S3 client; if empty, the client's own defaults apply.
+    """
+
+    place: _Place = ""
+    endpoint: _Url = ""
+    region: _Name = ""
+
+    @property
+    def port(self) -> int:
+        url = urlsplit(self.endpoint)
+        return url.port or {"http": 80}.get(url.scheme, 443)
+
+
 class Pins(Record):
     """pins.json of a bundle. A user fills in what is empty; the next rendering keeps it.
 
     `adapters`: by pool and name, "POOL/NAME". `addresses`: URL of each pool that the gateway reaches outside its site.
-    `load_balancers`: a free address of the front network of each own site that takes requests.
+    `load_balancers`: a free address of the front network of each own site that takes requests. `backups`: the place of
+    the backups of the gateway's site.
     """
 
     images: dict[str, ImagePin] = {}
@@ -128,10 +147,14 @@ class Pins(Record):
     adapters: dict[str, AdapterPin] = {}
     addresses: dict[str, _Url] = {}
     load_balancers: dict[str, _Network] = {}
+    backups: dict[str, BackupPlace] = {}
 
     def find_network(self, site: str) -> str:
         """Return the address of the load balancer of an own site; the placeholder if nobody stated it."""
         return self.load_balancers.get(site) or PLACEHOLDER_NETWORK
+
+    def find_backup_place(self, site: str) -> BackupPlace:
+        return self.backups.get(site, BackupPlace())
 
 
 class OpenPin(Record):

@@ -43,6 +43,7 @@ COHORT_KEY = "cohortName"
 NAMES_IN_TEXTS = re.compile(
     r"(?<![\w-])archwright-(?:engines|monitoring|database-url)(?![\w-])"
     r"|(?<=\.)archwright(?=\.svc\b)|^gateway\.archwright$|(?<=-n )archwright(?![\w-])|(?<=namespace `)archwright(?=`)"
+    r"|(?<=create namespace )archwright(?![\w-])"
     r"|(?<=\.)archwright(?=\.internal\b)"
     r"|(?<=install )archwright(?=/)|(?<=ClusterSecretStore, name: )archwright(?=\})|^archwright(?=/.*\.tfstate$)"
 )
