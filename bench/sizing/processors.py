@@ -265,7 +265,11 @@ def leave_groups_out(rows: Sequence[Row], group_of: Callable[[Row], str]) -> lis
 
 
 def find_fold(row: Row) -> str:
-    digest = hashlib.sha256(row.chip.encode()).hexdigest()
+    return find_chip_fold(row.chip)
+
+
+def find_chip_fold(chip: str) -> str:
+    digest = hashlib.sha256(chip.encode()).hexdigest()
     return str(int(digest, 16) % FOLDS)
 
 

@@ -86,6 +86,7 @@ def parse_serving_query(cells: Cells) -> tuple[ServingQuery, list[str]]:
         ttft_statistic=read_text(cells, "ttft_stat"),
         tpot_statistic=read_text(cells, "tpot_stat"),
         requests=read_number(cells, "requests", wrong) or None,
+        slots=read_number(cells, "server_max_num_seqs", wrong) or None,
         host=read_host_report(cells),
     ), wrong
 

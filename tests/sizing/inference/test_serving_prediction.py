@@ -263,7 +263,7 @@ def test_an_engine_with_rows_for_processors_is_predicted_by_its_own() -> None:
     assert "engine: vllm" in own.assumed
     assert "engine: llamacpp" in embedded.assumed
     assert known(own.ttft_s).value < 0.5 * known(embedded.ttft_s).value
-    assert own.stratum == "host processor, calibrated row"
+    assert own.stratum == serving_prediction.PROCESSOR_SERVER
 
 
 def test_the_cores_of_a_processor_count_and_its_second_socket_hardly() -> None:

@@ -6,7 +6,7 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.record import replace
 from archwright.contract.sizing_prediction import SizingPrediction
 from archwright.errors import UsageError, argument_error
-from archwright.sizing.inference import serving_prediction
+from archwright.sizing.inference import processor_servers, serving_prediction
 from archwright.sizing.inference.serving_prediction import DeploymentPrediction, ResolvedDeployment, ServingQuery
 from archwright.sizing.model.numeric_precision import parse_precision
 from archwright.sizing.step_time import fitted_tables
@@ -20,6 +20,9 @@ _DEFINITIONS = {
 _PERCENTILE_DEFINITION = "over the requests of the same closed loop"
 _PHYSICS = "memory, compute and launches of a step, with prompts read between decode steps"
 _FORMULA = f"sizing/step_time/step_time_model.py: {_PHYSICS}"
+_SERVER_FORMULA = (
+    "sizing/inference/processor_servers.py: fixed time, memory and arithmetic of a step, with a correction by trees"
+)
 _HOST_FORMULA = (
     "sizing/inference/cpu_inference.py: roofline of the engine's efficiency row, with prompts read between decode steps"
 )
@@ -37,6 +40,10 @@ def predict_closed_loop(query: ServingQuery, on: str, subjects: BenchmarkNameRes
         loop = serving_prediction.predict_deployment(query, subjects)
         formula = _HOST_FORMULA
         sources = [model.source, accelerator.source]
+        if loop.stratum == serving_prediction.PROCESSOR_SERVER:
+            formula = _SERVER_FORMULA
+            fit = fitted_tables.load_table(processor_servers.TABLE)
+            sources.insert(0, fit.provenance.citation)
     else:
         loop = _predict_fitted_loop(query, on, subjects)
         formula = _FORMULA

@@ -21,8 +21,9 @@ from archwright.sizing.hardware.device_rates import THREADS_A_CORE, host_cores, 
 from archwright.sizing.hardware.machine import Machine
 from archwright.sizing.hardware.roofline import Hardware, Roofline
 from archwright.sizing.hardware.uncertainty import basis_kind, slowdown_factors
-from archwright.sizing.inference import processor_speed
+from archwright.sizing.inference import processor_servers, processor_speed
 from archwright.sizing.inference.engine_instance import EngineInstance, EngineSpeed, RequestLengths
+from archwright.sizing.inference.processor_servers import ServerCase, ServerLoad, ServerTimes
 from archwright.sizing.inference.processor_speed import EngineWork, ProcessorFacts, describe_work
 from archwright.sizing.model import numeric_precision
 from archwright.sizing.model.engine_memory import compute_engine_memory, fits_memory, weights_bytes
@@ -36,6 +37,8 @@ SLOT_COUNTS = (16, 8, 4, 2, 1)
 PREFILL_CHUNK_TOKENS = 64
 SERVER_SLOT_COUNTS = (256, 128, 64, 32, *SLOT_COUNTS)
 SERVER_CHUNK_TOKENS = 2048
+# Requests at a time to which the steps of a server are fitted.
+SERVER_BATCH = 16.0
 DRAW_UNIT = 100e9
 
 
@@ -111,6 +114,10 @@ def build_cpu_engine(
         fitted = _predict_request(setup.processor, model, requests, weights=weights, kernels=setup.kernels)
         efficiency = _fit_efficiency(efficiency, hardware, fitted)
         speed = _quote_fit(fitted, setup.processor)
+    elif setup.processor is not None and processor_servers.is_fitted(product.id):
+        server = _predict_server(setup.processor, model, requests, weights=weights)
+        efficiency = _fit_server_efficiency(efficiency, hardware, server)
+        speed = server.quote(setup.processor)
     roofline = Roofline(model, weights, efficiency, hardware)
     return EngineInstance(
         product=product,
@@ -179,11 +186,70 @@ def _quote_fit(speed: RequestSpeed, facts: ProcessorFacts) -> EngineSpeed:
     """Return the bands of the fit for answers and for prompts, and where they come from."""
     steps = speed.answer_s.scaled(1 / speed.answer_s.value, unit="")
     first = speed.prompt_s.scaled(1 / speed.prompt_s.value, unit="")
-    bandwidth = facts.bandwidth_bytes_per_s / 1e9
-    used = f"{facts.threads} threads and a {facts.regime} of {bandwidth:.0f} GB/s"
     stratum = processor_speed.name_stratum(facts, speed.answer.parameters)
     citation = load_table(processor_speed.TABLE).provenance.citation
-    return EngineSpeed(steps, first, f"host processor, fit of {stratum}", (used, citation))
+    return EngineSpeed(steps, first, f"host processor, fit of {stratum}", (facts.describe_rates(), citation))
+
+
+class ServerSpeed(NamedTuple):
+    """Median times of a server engine by its fit: of one request, and of `SERVER_BATCH` requests at a time."""
+
+    alone: ServerCase
+    loaded: ServerCase
+    alone_s: ServerTimes
+    loaded_s: ServerTimes
+
+    def quote(self, facts: ProcessorFacts) -> EngineSpeed:
+        """Return the bands of the fit for request rates, and where they come from."""
+        fit = load_table(processor_servers.TABLE)
+        steps = processor_servers.quote_band(self.loaded, "tpot_s", fit)
+        first = processor_servers.quote_band(self.loaded, "ttft_s", fit)
+        stratum = processor_servers.name_server_stratum(self.loaded)
+        rates = facts.describe_rates()
+        citation = fit.provenance.citation
+        return EngineSpeed(steps, first, f"host processor, fit of {stratum}", (rates, citation))
+
+
+def _predict_server(
+    facts: ProcessorFacts, model: ModelSpec, requests: RequestLengths, *, weights: float
+) -> ServerSpeed:
+    fit = load_table(processor_servers.TABLE)
+    prompt = max(requests.reads.mean, 1.0)
+    answer = max(requests.writes.mean, 1.0)
+    single = ServerLoad(processor_servers.SINGLE, 1.0, prompt, answer)
+    crowd = ServerLoad(processor_servers.OPEN, SERVER_BATCH, prompt, answer)
+    alone = processor_servers.describe_case(facts, model, weights, load=single)
+    loaded = processor_servers.describe_case(facts, model, weights, load=crowd)
+    alone_s = processor_servers.predict_times(alone, fit)
+    loaded_s = processor_servers.predict_times(loaded, fit)
+    return ServerSpeed(alone, loaded, alone_s, loaded_s)
+
+
+def _fit_server_efficiency(row: Efficiency, hardware: Hardware, speed: ServerSpeed) -> Efficiency:
+    """Return `row` with the shares at which the roofline takes the fit's times for one and for `SERVER_BATCH` requests.
+
+    The roofline reads the weights before a prompt, which the fit's first token includes."""
+    compute = hardware.compute_flops_per_s.value
+    bandwidth = hardware.bandwidth_bytes_per_s.value
+    alone = speed.alone
+    tpot_s, ttft_s, _ = speed.alone_s
+    bytes_read = alone.weights_bytes + alone.cache_bytes
+    prompt_s = max(ttft_s - tpot_s, ttft_s / 2)
+    prompt_rate = alone.prompt_flops / prompt_s
+    batch_flops = SERVER_BATCH * speed.loaded.answer_flops
+    batch_rate = batch_flops / speed.loaded_s.tpot_s
+    batched_share = batch_rate / compute
+    attention_share = max(batched_share, row.attention_share_of_matmul)
+    bandwidth_drawn = bytes_read / tpot_s
+    return replace(
+        row,
+        prefill_share_of_matmul=prompt_rate / compute,
+        decode_share_of_matmul=batched_share,
+        decode_share_of_matmul_batched=batched_share,
+        attention_share_of_matmul=attention_share,
+        decode_share_of_bandwidth=bandwidth_drawn / bandwidth,
+        most_flops_per_s=0.0,
+    )
 
 
 def find_quantisation(precision: str, usual: str, catalog: Catalog) -> tuple[str, float]:

@@ -70,6 +70,9 @@ class ProcessorFacts(Record):
     def regime(self) -> str:
         return MEASURED if self.bandwidth_measured else STATED
 
+    def describe_rates(self) -> str:
+        return f"{self.threads} threads and a {self.regime} of {self.bandwidth_bytes_per_s / 1e9:.0f} GB/s"
+
 
 class EngineWork(NamedTuple):
     """Work of one token at a mean `context`: FLOPs, and bytes of weights and KV cache."""

@@ -21,12 +21,19 @@ from archwright.contract.estimate import Estimate
 from archwright.contract.needs import TokenLength
 from archwright.contract.record import Record
 from archwright.errors import CatalogError
-from archwright.sizing.inference import closed_loop, local_devices, processor_speed
-from archwright.sizing.inference.cpu_inference import CpuSetup, build_cpu_engine, build_processor_hardware
+from archwright.sizing.inference import closed_loop, local_devices, processor_servers, processor_speed
+from archwright.sizing.inference.cpu_inference import (
+    CpuSetup,
+    build_cpu_engine,
+    build_processor_hardware,
+    find_quantisation,
+)
 from archwright.sizing.inference.engine_instance import EngineInstance, RequestLengths
 from archwright.sizing.inference.local_devices import LocalDeployment
+from archwright.sizing.inference.processor_servers import ServerCase, ServerLatency, ServerLoad
 from archwright.sizing.inference.processor_speed import HostReport
 from archwright.sizing.model import numeric_precision
+from archwright.sizing.model.engine_memory import weights_bytes
 from archwright.sizing.model.parallel_layout import WIDEST_TENSOR, ParallelLayout, parse_layout, replicate_layout
 from archwright.sizing.model.parametric_model import build_parametric_model
 from archwright.sizing.model.weight_groups import group_weights
@@ -39,6 +46,7 @@ SEEN, NEW_MODEL, NEW_ACCELERATOR = "seen configuration", "unseen model", "unseen
 NEW_BOTH = "unseen model and accelerator"
 NEW_SOURCE = "unseen source"
 DISAGGREGATED, QUEUEING, SERVER = "disaggregated", "queueing", "server"
+PROCESSOR_SERVER = "server engine on processors"
 # Steps of a server do not depend on how its requests come: a plan uses one band for all of them.
 SERVER_LOADS = frozenset({step_time_model.CLOSED, step_time_model.OPEN, step_time_model.SINGLE})
 # Exponent on the band for each reason that makes a row weak.
@@ -71,7 +79,7 @@ class ServingQuery(Record):
     """Deployment and load as a benchmark row or a user states them; an empty field is unstated.
 
     `native_format`: without a stated format, the device's own instead of the published one. `requests`: requests of
-    the whole run."""
+    the whole run; `slots`: most requests that the engine runs at once."""
 
     model: str
     accelerator: str
@@ -89,6 +97,7 @@ class ServingQuery(Record):
     tpot_statistic: str = ""
     native_format: bool = False
     requests: float | None = None
+    slots: float | None = None
     host: HostReport = HostReport()
 
 
@@ -189,12 +198,16 @@ def resolve_deployment(asked: ServingQuery, subjects: BenchmarkNameResolver) -> 
     )
 
 
-def _describe_load(asked: ServingQuery, prompt: float, answer: float, slots: float) -> step_time_model.RequestLoad:
-    kind = step_time_model.CLOSED
+def find_load(scenario: str) -> str:
+    """Return the kind of load of a scenario's name."""
     for name, load in LOADS.items():
-        if asked.scenario.startswith(name):
-            kind = load
-            break
+        if scenario.startswith(name):
+            return load
+    return step_time_model.CLOSED
+
+
+def _describe_load(asked: ServingQuery, prompt: float, answer: float, slots: float) -> step_time_model.RequestLoad:
+    kind = find_load(asked.scenario)
     first = 0.1
     if asked.concurrency and asked.requests:
         first = min(asked.concurrency / asked.requests, 1.0)
@@ -380,7 +393,7 @@ def predict_resolved_deployment(found: ResolvedDeployment, fit: FittedTable, str
 
 def _assemble_prediction(
     asked: ServingQuery,
-    loop: closed_loop.ClosedLoopLatency,
+    loop: closed_loop.ClosedLoopLatency | ServerLatency,
     bands: dict[str, Estimate],
     token_s: Estimate,
 ) -> DeploymentPrediction:
@@ -411,6 +424,20 @@ def _predict_on_cpu(asked: ServingQuery, subjects: BenchmarkNameResolver) -> Dep
     engine = require_cpu_engine(asked, model, RequestLengths(reads, writes), subjects)
     if asked.concurrency is None:
         assumed.append(f"requests in flight: {engine.slots}, all slots of the engine")
+    device = subjects.accelerator(asked.accelerator)
+    facts = processor_speed.describe_processor(device, max(asked.devices, 1), asked.host)
+    if facts is not None and processor_servers.is_fitted(engine.product.id):
+        bits = find_quantisation(asked.precision, engine.product.quantisations[0], subjects.catalog)[1]
+        weights = weights_bytes(model, bits)
+        load = _describe_server_load(asked, engine, prompt=reads.mean, answer=writes.mean)
+        layout = parse_layout(asked.parallelism)
+        replicas = 1 if layout is None else layout.dp
+        case = processor_servers.describe_case(facts, model, weights, load=load, replicas=replicas)
+        prediction = _predict_processor_server(asked, case, reasons=len(weak))
+        assumed.append(f"weights in {engine.quantisation}")
+        assumed.append(f"engine: {engine.product.id}")
+        assumed.append(facts.describe_rates())
+        return prediction._replace(weak=tuple(weak), assumed=tuple(assumed))
     # Equal requests to a server with slow prompts stay in step: measured waits are 0.6 to 2 times the whole burst's.
     burst = 1.0
     if asked.scenario.startswith("open_loop"):
@@ -427,6 +454,38 @@ def _predict_on_cpu(asked: ServingQuery, subjects: BenchmarkNameResolver) -> Dep
     prediction = _assemble_prediction(asked, loop, bands, bands["tpot_s"].scaled(token_s, unit="s"))
     assumed += [f"weights in {engine.quantisation}", f"engine: {engine.product.id}", engine.speed.facts[0]]
     return prediction._replace(stratum=engine.speed.stratum, weak=tuple(weak), assumed=tuple(assumed))
+
+
+def _describe_server_load(asked: ServingQuery, engine: EngineInstance, *, prompt: float, answer: float) -> ServerLoad:
+    load = find_load(asked.scenario)
+    slots = asked.slots or 0.0
+    requests = asked.concurrency
+    if requests is None:
+        requests = float(engine.slots)
+        slots = requests
+    kind = processor_servers.classify_load(load, requests)
+    return ServerLoad(kind, requests, prompt, answer, slots)
+
+
+def _predict_processor_server(asked: ServingQuery, case: ServerCase, *, reasons: int) -> DeploymentPrediction:
+    """Predict by the fit of server engines on processors; `reasons` that make the prediction weak widen its bands."""
+    fit = load_table(processor_servers.TABLE)
+    times = processor_servers.predict_times(case, fit)
+    loop = processor_servers.describe_latency(times, case, fit)
+    widen = WEAK_BAND_EXPONENT**reasons
+    bands: dict[str, Estimate] = {}
+    for metric in processor_servers.METRICS:
+        band = processor_servers.quote_band(case, metric, fit)
+        bands[metric] = band.widen(widen)
+    token_s = times.pace_s
+    if loop.tpot_s == 0:
+        prompt_tokens = case.load.requests * case.load.prompt
+        token_s = loop.ttft_s / prompt_tokens
+    pace = bands.pop("pace_s")
+    token_of_all = pace.scaled(token_s / case.replicas, unit="s")
+    prediction = _assemble_prediction(asked, loop, bands, token_of_all)
+    regime = processor_servers.name_server_stratum(case)
+    return prediction._replace(stratum=PROCESSOR_SERVER, regime=regime)
 
 
 def require_cpu_engine(
