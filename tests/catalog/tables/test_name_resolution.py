@@ -30,6 +30,8 @@ CATALOG = load_catalog()
         ("Gaudi2", ("Gaudi 2",)),
         ("MI300X", ("AMD Instinct MI300X-NPS1-SPX-192GB-750W",)),
         ("CPU-XEON-8480-2S", ("CPU-XEON-8480-2S",)),
+        ("Jetson-AGX-Thor", ("Jetson AGX Thor", "NVIDIA Jetson AGX Thor")),
+        ("Jetson-Orin-Nano-8GB", ("Jetson Orin Nano", "Jetson Orin Nano 8 GB")),
     ],
 )
 def test_accelerator_spellings(row: str, spellings: tuple[str, ...]) -> None:
@@ -53,7 +55,9 @@ def test_model_spellings(spelling: str, row: str) -> None:
     assert CATALOG.model(spelling).id == row
 
 
-@pytest.mark.parametrize("name", ["H1000", "CPU", "SXM", "80 GB", "NVIDIA", "", "CPU 4 threads (unnamed)"])
+@pytest.mark.parametrize(
+    "name", ["H1000", "CPU", "SXM", "80 GB", "NVIDIA", "", "Jetson", "RTX PRO", "Server", "CPU 4 threads (unnamed)"]
+)
 def test_an_accelerator_nobody_knows(name: str) -> None:
     with pytest.raises(CatalogError) as caught:
         CATALOG.accelerator(name)

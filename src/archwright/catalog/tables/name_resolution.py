@@ -23,6 +23,8 @@ BRACKETS = re.compile(r"\((?!\d+-core).*?\)")
 # The computers that carry a chip's name; "Pro" is a word of some chips, too.
 COMPUTER = re.compile(r"\b(?:macbook(?: pro| air)?|mac (?:studio|mini|pro)|imac)\b", re.IGNORECASE)
 MEMORY_SIZE = re.compile(r"\b([1-9]\d{0,3})\s*gi?b\b", re.IGNORECASE)
+SIZE_WORD = re.compile(r"\d+gb")
+DIGIT = re.compile(r"\d")
 GPU_CORES = re.compile(r"(\d+) GPU cores")
 # Suffixes of model names that do not distinguish models.
 MODEL_NOISE = re.compile(r"(instruct|chat|fp8|nvfp4|bf16|it)$")
@@ -43,9 +45,9 @@ def match_accelerator_family(
 ) -> tuple[Accelerator, ...]:
     """Return every row that the name matches, in table order; most text in brackets does not count."""
     words = _list_identifying_words(name, rows, aliases)
-    # A form or a memory size alone does not identify an accelerator.
-    if not any(re.search(r"\d", word) and not re.fullmatch(r"\d+gb", word) for word in words):
-        return ()
+    # A form or a memory size alone does not identify an accelerator; a name without a number is one in whole only.
+    named = _drop_sizes(words)
+    is_numbered = DIGIT.search("".join(named))
     key = normalise_name(" ".join(words))
     wanted = set(words)
     matches: list[Accelerator] = []
@@ -53,11 +55,22 @@ def match_accelerator_family(
     for row in rows.values():
         if key != normalise_name(row.id) and not wanted <= _row_words(row):
             continue
+        id_words = split_words(row.id)
+        if not is_numbered and named != _drop_sizes(id_words):
+            continue
         matches.append(row)
         if row.kind == "soc" and wanted.issuperset(split_words(row.arch)):
             chips.append(row)
     # "M2" is the chip of this name before it is the beginning of "M2 Ultra".
     return tuple(chips or matches)
+
+
+def _drop_sizes(words: Iterable[str]) -> set[str]:
+    named: set[str] = set()
+    for word in words:
+        if not SIZE_WORD.fullmatch(word):
+            named.add(word)
+    return named
 
 
 def _list_identifying_words(name: str, rows: Mapping[str, Accelerator], aliases: Iterable[Alias]) -> list[str]:
