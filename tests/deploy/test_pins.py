@@ -12,7 +12,7 @@ from tests.deploy.test_platform import pin_all, run_install
 from archwright import __version__, api
 from archwright.contract.record import replace
 from archwright.deploy.rendering.bundle import FileBundle, read_pins, write_bundle
-from archwright.deploy.rendering.components import Pins
+from archwright.deploy.rendering.components import ChartPin, ImagePin, ModelPin, Pins
 
 from ..command_line import CommandLine
 from ..tools.hub_server import HubServer
@@ -31,7 +31,8 @@ def mirror_pins(bundle: FileBundle, registry: RegistryServer) -> Pins:
         registry.push_image(pin.reference.removeprefix(f"{registry.host}/"))
     charts = {name: replace(pin, digest=digest_of(name.encode())) for name, pin in bundle.pins.charts.items()}
     models = {name: replace(pin, repository=REPOSITORY) for name, pin in bundle.pins.models.items()}
-    return Pins(images=images, charts=charts, models=models)
+    hosts = dict.fromkeys(bundle.pins.hosts, "ai.company.com")
+    return Pins(images=images, charts=charts, models=models, hosts=hosts)
 
 
 @pytest.mark.enable_socket
@@ -62,17 +63,22 @@ def test_a_rendered_bundle_is_resolved_and_rendered_again(
     assert "model.safetensors" in texts
 
 
+def empty_pin(pin: ImagePin | ChartPin | ModelPin | str) -> object:
+    if isinstance(pin, str):
+        return ""
+    return replace(pin, files={}) if isinstance(pin, ModelPin) else replace(pin, digest="")
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("target", ["kubernetes", "aws"])
-@pytest.mark.parametrize("kind", ["images", "charts", "models"])
+@pytest.mark.parametrize("kind", ["images", "charts", "models", "hosts"])
 def test_the_installation_refuses_what_is_not_resolved_with_the_list(
     made_bundle: MadeBundle, tmp_path: Path, target: str, kind: str
 ) -> None:
     """In the bundle of a cloud the script lies one folder deeper, and the pins are those of the root."""
     known = pin_all(made_bundle("startup", target, "cloud-aws"))
     name = sorted(getattr(known, kind))[0]
-    pin = getattr(known, kind)[name]
-    open_pin = replace(pin, files={}) if kind == "models" else replace(pin, digest="")
+    open_pin = empty_pin(getattr(known, kind)[name])
     pins = replace(known, **{kind: {**getattr(known, kind), name: open_pin}})
     folder = "" if target == "kubernetes" else "kubernetes/"
 

@@ -370,21 +370,14 @@ def test_an_item_is_met_only_by_all_of_its_evidence() -> None:
 
 
 @pytest.mark.parametrize(("name", "option"), CASES)
-def test_the_patches_of_the_read_me_fit_the_objects(rendered: Rendered, name: str, option: str) -> None:
+def test_the_overlay_of_the_read_me_is_built_from_folders_of_the_bundle(
+    rendered: Rendered, name: str, option: str
+) -> None:
     bundle = rendered(name, option)
-    text = bundle.files["README.md"].text
-    block = "\n".join(line[7:] for line in text.splitlines() if line.startswith("       "))
-    overlay = yaml.load(block, yaml.CSafeLoader)
-    folder = overlay["resources"][0].removeprefix("../")
-    assert f"{folder}/kustomization.yaml" in bundle.files
-    here = (one for path, one in read_objects(bundle) if path.startswith(f"{folder}/"))
-    objects = {(one["kind"], one["metadata"].get("name")): one for one in here}
-    for patch in overlay["patches"]:
-        target = objects[patch["target"]["kind"], patch["target"]["name"]]
-        for step in json.loads(patch["patch"]):  # Kustomize refuses a list in brackets that is no JSON
-            found: Any = target
-            for part in step["path"].strip("/").split("/"):
-                found = found[int(part)] if isinstance(found, list) else found[part]
+    named = re.findall(r"`[^`]*(?:resources|components): \[\.\./([^]]+)\]`", bundle.files["README.md"].text)
+    assert any(folder.startswith("overlays/") for folder in named)
+    for folder in named:
+        assert f"{folder}/kustomization.yaml" in bundle.files, folder
 
 
 def test_a_bundle_says_that_a_pin_is_old(
@@ -464,7 +457,8 @@ def pin_all(bundle: FileBundle, changed: str = "") -> Pins:
         charts[name] = replace(pin, digest=f"sha256:{hashlib.sha256(content.encode()).hexdigest()}")
     images = {name: replace(pin, digest=f"sha256:{'1' * 64}") for name, pin in bundle.pins.images.items()}
     models = {name: replace(pin, files={"model.bin": "2" * 64}) for name, pin in bundle.pins.models.items()}
-    return replace(bundle.pins, charts=charts, images=images, models=models)
+    hosts = dict.fromkeys(bundle.pins.hosts, "ai.company.com")
+    return replace(bundle.pins, charts=charts, images=images, models=models, hosts=hosts)
 
 
 def run_install(folder: Path, platform: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:

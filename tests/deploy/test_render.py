@@ -122,7 +122,10 @@ def resolve_pins(folder: Path) -> None:
     charts = {name: replace(one, digest=f"sha256:{'3' * 64}") for name, one in pins.charts.items()}
     addresses = dict.fromkeys(pins.addresses, "https://engine.example.org/v1")
     balancers = dict.fromkeys(pins.load_balancers, "10.0.0.7/32")
-    resolved = Pins(images=images, charts=charts, models=models, addresses=addresses, load_balancers=balancers)
+    hosts = dict.fromkeys(pins.hosts, "ai.company.com")
+    resolved = Pins(
+        images=images, charts=charts, models=models, addresses=addresses, load_balancers=balancers, hosts=hosts
+    )
     (folder / "pins.json").write_bytes(msgspec.json.encode(resolved))
 
 

@@ -16,9 +16,10 @@ from archwright.deploy.backup_jobs import list_backup_jobs
 from archwright.deploy.cluster.cloud_site import list_cloud_sites
 from archwright.deploy.cluster.conformance import assess_conformance
 from archwright.deploy.cluster.gitops import build_gitops_examples
-from archwright.deploy.cluster.load_balancer import build_load_balancer, list_entrances, list_own_entrances
+from archwright.deploy.cluster.load_balancer import build_load_balancer, list_entrances
 from archwright.deploy.cluster.log_retention import find_log_retention
 from archwright.deploy.cluster.node_pools import build_capacity
+from archwright.deploy.cluster.site_values import find_secret_vault, list_site_values
 from archwright.deploy.cluster.validation import build_validation
 from archwright.deploy.containers.engine_adapters import name_adapter_pin
 from archwright.deploy.containers.engine_containers import choose_image, find_adapter_row, find_draft, name_draft
@@ -39,7 +40,6 @@ from archwright.deploy.rendering.components import (
     JOB_IMAGE,
     OWN_IMAGE,
     AdapterPin,
-    BackupPlace,
     ChartPin,
     ImagePin,
     ModelPin,
@@ -173,20 +173,15 @@ def render_bundle(
     external = {pool.pool.name for pool in deployment.pools if pool.url} & pins.addresses.keys()
     addresses = {pool: pins.addresses.get(pool, "") for pool in (*gateway.open_addresses, *sorted(external))}
     installed = {name: pin for name, pin in pins.charts.items() if name in charts.used}
-    balanced: tuple[str, ...] = ()
-    backups: dict[str, BackupPlace] = {}
-    if ASSESSED_FOLDER in target.folders:
-        balanced = tuple(list_own_entrances(deployment.cluster_part))
-        main_site = deployment.main_site.name
-        backups[main_site] = pins.find_backup_place(main_site)
-    pins = Pins(
+    has_cluster = ASSESSED_FOLDER in target.folders
+    site_values = list_site_values(deployment.cluster_part, pins) if has_cluster else Pins()
+    pins = replace(
+        site_values,
         images=named,
         charts=installed,
         models=pins.models,
         adapters=pins.adapters,
         addresses=addresses,
-        load_balancers={site: pins.load_balancers.get(site, "") for site in balanced},
-        backups=backups,
     )
     return FileBundle(
         target=target.name,
@@ -244,7 +239,8 @@ def build_context(
         "components": components,
         "clouds": list_cloud_sites(deployment, catalog),
         "load_balancer": build_load_balancer(deployment, deployment.main_site),
-        "entrances": list_entrances(deployment),
+        "entrances": list_entrances(deployment, pins.find_host(deployment.main_site.name)),
+        "secret_vault": find_secret_vault(deployment.main_site.place),
         "log_retention": find_log_retention(deployment.plan),
         "per_usd": catalog.exchange_rate("USD", deployment.plan.currency).value,
         "capacity": build_capacity(deployment),

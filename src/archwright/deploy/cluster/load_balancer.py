@@ -18,8 +18,6 @@ from archwright.deploy.deployment import Deployment, DeploymentSite
 PATH_MARGIN_S = 30
 # Envoy proves that a silent connection is alive; the shortest memory of a cloud's load balancer is 240 s.
 KEEPALIVE_S = 60
-# The name of the gateway is a value of the site, which the overlay of the user sets.
-PLACEHOLDER_HOST = "ai.example.com"
 
 
 class IdleSetting(Record):
@@ -77,9 +75,9 @@ def list_load_balancers() -> tuple[CloudLoadBalancer, ...]:
     return msgspec.convert(rows, tuple[CloudLoadBalancer, ...])
 
 
-def list_entrances(deployment: Deployment) -> tuple[Entrance, ...]:
-    """Return the entrance of each cluster that has one."""
-    return tuple(_build_entrance(deployment, site) for site in deployment.sites if site.has_entrance)
+def list_entrances(deployment: Deployment, host: str) -> tuple[Entrance, ...]:
+    """Return the entrance of each cluster that has one. `host`: the name by which users call the gateway."""
+    return tuple(_build_entrance(deployment, site, host) for site in deployment.sites if site.has_entrance)
 
 
 def list_own_entrances(deployment: Deployment) -> tuple[str, ...]:
@@ -87,12 +85,12 @@ def list_own_entrances(deployment: Deployment) -> tuple[str, ...]:
     return tuple(site.name for site in deployment.sites if site.has_entrance and site.is_own)
 
 
-def _build_entrance(deployment: Deployment, site: DeploymentSite) -> Entrance:
-    hosts = tuple(dict.fromkeys(pool.host for pool in site.pools if pool.container is not None))
+def _build_entrance(deployment: Deployment, site: DeploymentSite, host: str) -> Entrance:
+    engine_hosts = tuple(dict.fromkeys(pool.host for pool in site.pools if pool.container is not None))
     return Entrance(
         site=site,
         namespace="archwright" if site.is_main else "archwright-engines",
-        hosts=(PLACEHOLDER_HOST,) if site.is_main else hosts,
+        hosts=(host,) if site.is_main else engine_hosts,
         load_balancer=build_load_balancer(deployment, site),
     )
 

@@ -19,6 +19,8 @@ OWN_IMAGE = "archwright"
 JOB_IMAGE = "archwright-jobs"
 # Addresses of documentation (RFC 5737), which no network has.
 PLACEHOLDER_PREFIX, PLACEHOLDER_NETWORK = "192.0.2.", "192.0.2.1/32"
+# No resolver and no authority knows a name below `invalid` (RFC 6761).
+PLACEHOLDER_HOST, PLACEHOLDER_VAULT = "unresolved.invalid", "https://unresolved.invalid"
 T = TypeVar("T")
 # Users write pins, and scripts, units and images read them. A path stays in its folder.
 _Reference = Annotated[str, Meta(pattern=r"^\w[\w.:/+-]*\Z")]
@@ -27,6 +29,9 @@ _Digest = Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
 _Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 _Url = Annotated[str, Meta(pattern=r"^(https?://[\w.:/%~\[\]-]+)?\Z")]
 _Network = Annotated[str, Meta(pattern=r"^(\d[\d.]*/\d{1,2}|[\da-f:]+/\d{1,3})?\Z")]
+_Host = Annotated[str, Meta(pattern=r"^([a-z\d]([a-z\d-]*[a-z\d])?(\.[a-z\d]([a-z\d-]*[a-z\d])?)+)?\Z", max_length=253)]
+_Object = Annotated[str, Meta(pattern=r"^([a-z\d]([a-z\d.-]*[a-z\d])?)?\Z")]
+_Vault = Annotated[str, Meta(pattern=r"^(https://[\w.-]+/?|[a-z][a-z\d-]*)?\Z")]
 _Place = Annotated[str, Meta(pattern=r"^(s3://\w[\w./-]*)?\Z")]
 _Name = Annotated[str, Meta(pattern=r"^(?!-)[\w .:/+-]*\Z")]
 BundlePath = Annotated[str, Meta(pattern=r"^(?![/-])(?!.*\.\.)[\w @.:/+-]+\Z")]
@@ -137,8 +142,9 @@ class Pins(Record):
     """pins.json of a bundle. A user fills in what is empty; the next rendering keeps it.
 
     `adapters`: by pool and name, "POOL/NAME". `addresses`: URL of each pool that the gateway reaches outside its site.
-    `load_balancers`: a free address of the front network of each own site that takes requests. `backups`: the place of
-    the backups of the gateway's site.
+    `load_balancers`: a free address of the front network of each own site that takes requests. The others are values of
+    the gateway's site. `hosts`: the name by which users call it. `issuers`: a ClusterIssuer of cert-manager that users
+    trust; empty: the authority of the bundle. `vaults`: where its cloud keeps secrets. `backups`: their place.
     """
 
     images: dict[str, ImagePin] = {}
@@ -147,11 +153,22 @@ class Pins(Record):
     adapters: dict[str, AdapterPin] = {}
     addresses: dict[str, _Url] = {}
     load_balancers: dict[str, _Network] = {}
+    hosts: dict[str, _Host] = {}
+    issuers: dict[str, _Object] = {}
+    vaults: dict[str, _Vault] = {}
     backups: dict[str, BackupPlace] = {}
 
     def find_network(self, site: str) -> str:
         """Return the address of the load balancer of an own site; the placeholder if nobody stated it."""
         return self.load_balancers.get(site) or PLACEHOLDER_NETWORK
+
+    def find_host(self, site: str) -> str:
+        """Return the name by which users call the gateway of a site; the placeholder if nobody stated it."""
+        return self.hosts.get(site) or PLACEHOLDER_HOST
+
+    def find_vault(self, site: str) -> str:
+        """Return where the cloud of a site keeps secrets; the placeholder if nobody stated it."""
+        return self.vaults.get(site) or PLACEHOLDER_VAULT
 
     def find_backup_place(self, site: str) -> BackupPlace:
         return self.backups.get(site, BackupPlace())
@@ -194,6 +211,14 @@ def _list_open_addresses(pins: Pins) -> Iterator[OpenPin]:
                 f"the load balancer of {site} has no address; write a free one into pins.json, such as 10.0.0.7/32"
             )
             yield OpenPin(subject=f"load balancer {site}", problem=problem)
+    for site in sorted(pins.hosts):
+        if pins.find_host(site).endswith(".invalid"):
+            problem = f"the gateway of {site} has no host name; write it into `hosts` of pins.json"
+            yield OpenPin(subject=f"host {site}", problem=problem)
+    for site in sorted(pins.vaults):
+        if pins.find_vault(site) == PLACEHOLDER_VAULT:
+            problem = f"the vault of {site} is not known; write it into `vaults` of pins.json"
+            yield OpenPin(subject=f"vault {site}", problem=problem)
 
 
 def merge_pins(wanted: Pins, known: Pins) -> Pins:
