@@ -173,8 +173,9 @@ def render_bundle(
     external = {pool.pool.name for pool in deployment.pools if pool.url} & pins.addresses.keys()
     addresses = {pool: pins.addresses.get(pool, "") for pool in (*gateway.open_addresses, *sorted(external))}
     installed = {name: pin for name, pin in pins.charts.items() if name in charts.used}
-    has_cluster = ASSESSED_FOLDER in target.folders
-    site_values = list_site_values(deployment.cluster_part, pins) if has_cluster else Pins()
+    site_values = Pins()
+    if ASSESSED_FOLDER in target.folders:
+        site_values = list_site_values(deployment.cluster_part, pins)
     pins = replace(
         site_values,
         images=named,

@@ -1,7 +1,6 @@
 """Values of the sites of a cluster that only their owners know; they stand in pins.json until the next rendering."""
 
 import csv
-import functools
 from pathlib import Path
 
 from archwright.contract.record import Record, replace
@@ -18,26 +17,25 @@ class SecretVault(Record):
     example: str
 
 
-@functools.cache
-def _read_secret_vaults() -> tuple[SecretVault, ...]:
-    with Path(__file__).with_name("secret_vaults.csv").open(encoding="utf-8", newline="") as file:
-        return tuple(SecretVault(**row) for row in csv.DictReader(file))
-
-
 def find_secret_vault(provider: str) -> SecretVault | None:
     """Return the vault of a provider whose place a user must state, if it has one."""
-    return next((vault for vault in _read_secret_vaults() if vault.provider == provider), None)
+    with Path(__file__).with_name("secret_vaults.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["provider"] == provider:
+                return SecretVault(**row)
+    return None
 
 
 def list_site_values(deployment: Deployment, pins: Pins) -> Pins:
     """Return pins with the values of these sites only: what `pins` states, else empty."""
-    main_site = deployment.main_site.name
-    has_vault = find_secret_vault(deployment.main_site.place) is not None
-    return replace(
-        Pins(),
-        load_balancers={site: pins.load_balancers.get(site, "") for site in list_own_entrances(deployment)},
-        hosts={main_site: pins.hosts.get(main_site, "")},
-        issuers={main_site: pins.issuers.get(main_site, "")},
-        vaults={main_site: pins.vaults.get(main_site, "")} if has_vault else {},
-        backups={main_site: pins.find_backup_place(main_site)},
+    main_site = deployment.main_site
+    site = main_site.name
+    values = Pins(
+        load_balancers={own: pins.load_balancers.get(own, "") for own in list_own_entrances(deployment)},
+        hosts={site: pins.hosts.get(site, "")},
+        issuers={site: pins.issuers.get(site, "")},
+        backups={site: pins.find_backup_place(site)},
     )
+    if find_secret_vault(main_site.place) is None:
+        return values
+    return replace(values, vaults={site: pins.vaults.get(site, "")})

@@ -20,7 +20,7 @@ JOB_IMAGE = "archwright-jobs"
 # Addresses of documentation (RFC 5737), which no network has.
 PLACEHOLDER_PREFIX, PLACEHOLDER_NETWORK = "192.0.2.", "192.0.2.1/32"
 # No resolver and no authority knows a name below `invalid` (RFC 6761).
-PLACEHOLDER_HOST, PLACEHOLDER_VAULT = "unresolved.invalid", "https://unresolved.invalid"
+PLACEHOLDER_HOST = "unresolved.invalid"
 T = TypeVar("T")
 # Users write pins, and scripts, units and images read them. A path stays in its folder.
 _Reference = Annotated[str, Meta(pattern=r"^\w[\w.:/+-]*\Z")]
@@ -168,7 +168,7 @@ class Pins(Record):
 
     def find_vault(self, site: str) -> str:
         """Return where the cloud of a site keeps secrets; the placeholder if nobody stated it."""
-        return self.vaults.get(site) or PLACEHOLDER_VAULT
+        return self.vaults.get(site) or f"https://{PLACEHOLDER_HOST}"
 
     def find_backup_place(self, site: str) -> BackupPlace:
         return self.backups.get(site, BackupPlace())
@@ -211,12 +211,12 @@ def _list_open_addresses(pins: Pins) -> Iterator[OpenPin]:
                 f"the load balancer of {site} has no address; write a free one into pins.json, such as 10.0.0.7/32"
             )
             yield OpenPin(subject=f"load balancer {site}", problem=problem)
-    for site in sorted(pins.hosts):
-        if pins.find_host(site).endswith(".invalid"):
+    for site, host in pins.hosts.items():
+        if not host:
             problem = f"the gateway of {site} has no host name; write it into `hosts` of pins.json"
             yield OpenPin(subject=f"host {site}", problem=problem)
-    for site in sorted(pins.vaults):
-        if pins.find_vault(site) == PLACEHOLDER_VAULT:
+    for site, vault in pins.vaults.items():
+        if not vault:
             problem = f"the vault of {site} is not known; write it into `vaults` of pins.json"
             yield OpenPin(subject=f"vault {site}", problem=problem)
 
