@@ -46,7 +46,9 @@ PACKAGES: dict[str, set[str]] = {
     "operate": {"access", "monitor", "engines", "lake", "training", "lifecycle", "serving", "policy"},
     "diagnosis": {"access", "backup", "monitor", "operate", "serving"},
     "report": {"catalog", "plan"},
-    "reconcile": {"catalog", "sizing", "simulate", "plan", "monitor", "engines", "lifecycle", "policy"},
+    "reconcile": {
+        *("catalog", "sizing", "simulate", "plan", "monitor", "engines", "lake", "training", "lifecycle", "policy")
+    },
 }
 DESIGN = {"needs", "catalog", "sizing", "simulate", "plan", "deploy", "report"}
 RUN = {"access", "monitor", "engines", "lake", "training", "lifecycle", "serving", "backup", "operate", "diagnosis"}
@@ -75,7 +77,7 @@ FOLDERS = {
         *("explain", "accounting", "demand", "solver", "capacity"),
         *("cost", "options", "decision", "evidence", "sections"),
     ),
-    "reconcile": ("conformance", "calibration"),
+    "reconcile": ("conformance", "calibration", "training"),
     "serving": (
         *("http", "settings", "events", "requests", "providers"),
         *("admission", "messages_api", "responses_api", "routing", "handlers", "batches", "process"),

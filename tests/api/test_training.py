@@ -17,9 +17,8 @@ import pytest
 from tests.tools.checks import WAIT_S, until
 
 from archwright import api
-from archwright.api import training, training_prediction
+from archwright.api import training
 from archwright.api.context import open_home
-from archwright.api.training_prediction import RunForecast
 from archwright.catalog.catalog import Catalog
 from archwright.contract.estimate import Estimate
 from archwright.contract.evidence import Prediction, Query
@@ -32,6 +31,8 @@ from archwright.lake.tables import version_index
 from archwright.lifecycle import model_registry
 from archwright.monitor import lineage
 from archwright.monitor.metrics.observations import OBSERVATIONS
+from archwright.reconcile.training import run_forecast
+from archwright.reconcile.training.run_forecast import RunForecast
 from archwright.training import atomic_directory, run_execution, training_process, training_runs
 
 from ..command_line import CommandLine, error_of
@@ -82,7 +83,7 @@ def make(folder: Path, tiny: Tiny) -> Ready:  # noqa: F811
 
 def known(patch: pytest.MonkeyPatch, artefact: Artefact) -> None:
     patch.setattr(Catalog, "artefacts", property(lambda self: {artefact.model: artefact}))
-    patch.setattr(training_prediction, "forecast_run", lambda *_: RunForecast(reason="a test's"))
+    patch.setattr(run_forecast, "forecast_run", lambda *_: RunForecast(reason="a test's"))
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ def made_once(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Unbroken:
         patch.chdir(folder)
         made = make(folder / "home", tiny)
         known(patch, made.artefact)
-        patch.setattr(training_prediction, "forecast_run", lambda *_: RunForecast(predictions=PROMISES))
+        patch.setattr(run_forecast, "forecast_run", lambda *_: RunForecast(predictions=PROMISES))
         begun = api.train(written(SPEC))
         told = list(begun)
         return Unbroken(made, begun.result(), told)

@@ -4,16 +4,15 @@ import difflib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from archwright.api import training_prediction
 from archwright.api.context import open_home, write_audit_record
 from archwright.catalog.load import load_catalog
 from archwright.catalog.probe.host_resources import usable_cores
-from archwright.contract.evidence import Deviation, MeasuredValue, Prediction, determine_verdict
+from archwright.contract.evidence import Prediction
 from archwright.contract.lineage import TrainingRun
 from archwright.contract.record import replace
 from archwright.engines.model_files import locate_model
@@ -22,10 +21,11 @@ from archwright.home import Home
 from archwright.lake.tables import version_index
 from archwright.lifecycle import model_registry
 from archwright.monitor.metrics.observations import ObservationRecorder
+from archwright.reconcile.training import run_forecast, run_outcome
 from archwright.store import Store
 from archwright.training import run_execution, task_registry, training_data, training_process, training_runs
 from archwright.training.training_loop import TrainingProgress
-from archwright.training.training_runs import ResolvedJob, RunOutcome
+from archwright.training.training_runs import ResolvedJob
 from archwright.training.training_spec import TrainSpec, read_spec
 
 __all__ = ["TrainingProgress", "TrainingSession", "resume", "train"]
@@ -44,9 +44,9 @@ class TrainingSession:
         self.run = run
         self._home = home
         self._lock = lock
-        self._launched = (
-            training_process.start_process(home, run.id, lock) if lock is not None and steps_to_make else None
-        )
+        self._launched: training_process.TrainingProcess | None = None
+        if lock is not None and steps_to_make:
+            self._launched = training_process.start_process(home, run.id, lock)
 
     @property
     def predictions(self) -> tuple[Prediction, ...]:
@@ -63,10 +63,7 @@ class TrainingSession:
             self._record_end()
         except ArchwrightError as error:
             with suppress(StoreError):  # probably a full disk: the run then shows as interrupted
-                killed = error.code == training_process.KILLED_CODE
-                status = "finished" if self.run.status == "finished" else "interrupted" if killed else "failed"
-                with open_home() as (_settings, _home, store):
-                    self._save_run(store, replace(self.run, status=status, error=f"{error.code} {error.message}"))
+                self._record_error(error)
             raise
         finally:
             self.stop()
@@ -87,24 +84,36 @@ class TrainingSession:
     def _follow_process(self, launched: training_process.TrainingProcess) -> Iterator[TrainingProgress]:
         for progress in launched:
             if progress.loss is not None:
-                first = self.run.loss_first if self.run.loss_first is not None else progress.loss
-                self.run = replace(self.run, step=progress.step, loss_first=first, loss_last=progress.loss)
+                first_loss = self.run.loss_first
+                if first_loss is None:
+                    first_loss = progress.loss
+                self.run = replace(self.run, step=progress.step, loss_first=first_loss, loss_last=progress.loss)
             if progress.resumed:
                 with open_home() as (_settings, _home, store):
                     self._save_run(store, replace(self.run, resumed=self.run.resumed + 1))
             yield progress
 
+    def _record_error(self, error: ArchwrightError) -> None:
+        run = replace(self.run, error=f"{error.code} {error.message}")
+        if error.code == training_process.KILLED_CODE and run.status != "finished":
+            run = replace(run, status="interrupted")
+        elif run.status != "finished":
+            run = replace(run, status="failed")
+        with open_home() as (_settings, _home, store):
+            self._save_run(store, run)
+
     def _record_end(self) -> None:
-        made = training_runs.load_outcome(self._home, self.run.id)
+        outcome = training_runs.load_outcome(self._home, self.run.id)
         with open_home() as (_settings, home, store):
-            if made is None:
+            if outcome is None:
                 self._save_run(store, replace(self.run, status="interrupted"))
                 return
-            finished = _build_finished_run(self.run, made)
+            finished = run_outcome.build_finished_run(self.run, outcome)
             if not self.run.deviations:
+                labels = {"run": finished.id, "name": finished.name}
                 with closing(ObservationRecorder(store)) as recorder:
-                    for quantity, value in _measure_outcome(made).items():
-                        recorder.observe(quantity, {"run": finished.id, "name": finished.name}, value)
+                    for quantity, value in run_outcome.measure_outcome(outcome).items():
+                        recorder.observe(quantity, labels, value)
             # Saved before the version is registered, because the version's lineage reads it.
             self._save_run(store, finished)
             learned = run_execution.read_result(home, finished.id)
@@ -127,9 +136,8 @@ def train(spec: str) -> TrainingSession:
     with open_home() as (_settings, home, store):
         job = _build_job(home, store, chosen)
         chosen = replace(chosen, dataset=job.version.id)
-        forecast = training_prediction.forecast_run(chosen, home, store)
+        forecast = run_forecast.forecast_run(chosen, home, store)
         now = time.time()
-        fields = {name: getattr(chosen, name) for name in ("name", "task", "base", "seed", "workers", "steps")}
         run = TrainingRun(
             id=job.id,
             at=now,
@@ -137,7 +145,12 @@ def train(spec: str) -> TrainingSession:
             created_at=now,
             dataset_version=job.version.id,
             base_sha256=job.base_sha256,
-            **fields,
+            name=chosen.name,
+            task=chosen.task,
+            base=chosen.base,
+            seed=chosen.seed,
+            workers=chosen.workers,
+            steps=chosen.steps,
             predictions=forecast.predictions,
             bases=forecast.bases,
             not_predicted=forecast.reason,
@@ -162,8 +175,8 @@ def resume(id: str) -> TrainingSession:  # noqa: A002 - the verb's word
         lock = training_runs.acquire_lock(home, run.id)
         try:
             run = training_runs.find_run(store, run.id)
-            made = training_runs.load_outcome(home, run.id)
-            if made is None:
+            outcome = training_runs.load_outcome(home, run.id)
+            if outcome is None:
                 _check_dataset_unchanged(store, training_runs.load_job(home, run.id))
                 task_registry.require_packages(run.task, run.workers)
             run = replace(run, at=time.time(), status="running", resumed=run.resumed + 1, error="")
@@ -172,7 +185,7 @@ def resume(id: str) -> TrainingSession:  # noqa: A002 - the verb's word
         except BaseException:
             lock.close()
             raise
-    return TrainingSession(home, run, lock, steps_to_make=made is None)
+    return TrainingSession(home, run, lock, steps_to_make=outcome is None)
 
 
 def _build_job(home: Home, store: Store, chosen: TrainSpec) -> ResolvedJob:
@@ -190,61 +203,30 @@ def _find_base_digest(home: Home, name: str) -> str:
     """Return the digest of the base's file in the home. Raises TrainError AW-TRN-04 for a name without a file."""
     if not name:
         return ""
-    known = load_catalog(home).artefacts
-    if name not in known:
-        where, near = ErrorLocation(field="base"), tuple(difflib.get_close_matches(name, known, 3, 0.3))
-        hint = f"use one of {', '.join(sorted(known))}"
-        raise TrainError("AW-TRN-04", f"no base model called {name!r}", where=where, hint=hint, nearest=near)
-    locate_model(known[name], home)
-    return known[name].sha256
+    artefacts = load_catalog(home).artefacts
+    if name not in artefacts:
+        where = ErrorLocation(field="base")
+        names = ", ".join(sorted(artefacts))
+        nearest = difflib.get_close_matches(name, artefacts, 3, 0.3)
+        raise TrainError(
+            "AW-TRN-04",
+            f"no base model called {name!r}",
+            where=where,
+            hint=f"use one of {names}",
+            nearest=tuple(nearest),
+        )
+    locate_model(artefacts[name], home)
+    return artefacts[name].sha256
 
 
 def _check_dataset_unchanged(store: Store, job: ResolvedJob) -> None:
-    current = [version for version in version_index.list_versions(store) if version.id == job.version.id]
-    if not current or current[0].content_sha256 != job.version.content_sha256:
-        what = "has changed" if current else "is gone"
+    digests = {version.id: version.content_sha256 for version in version_index.list_versions(store)}
+    digest = digests.get(job.version.id)
+    if digest != job.version.content_sha256:
+        what = "is gone" if digest is None else "has changed"
         hint = "a run continues only with the rows it began with: start a new run with archwright train SPEC"
         message = f"the dataset version {job.version.id} {what} since the run {job.id} began"
         raise TrainError("AW-TRN-25", message, where=ErrorLocation(field=job.version.id), hint=hint)
-
-
-def _build_finished_run(run: TrainingRun, made: RunOutcome) -> TrainingRun:
-    measured = _measure_outcome(made)
-    return replace(
-        run,
-        status="finished",
-        step=made.step,
-        loss_first=made.loss_first,
-        loss_last=made.loss_last,
-        train_s=made.stepping_s,
-        tokens_per_s=measured["train_tokens_per_s"],
-        order_sha256=made.order_sha256,
-        weights_sha256=made.weights_sha256,
-        error="",
-        deviations=tuple(_build_deviation(prediction, measured, made) for prediction in run.predictions),
-    )
-
-
-def _measure_outcome(made: RunOutcome) -> dict[str, float]:
-    speed = made.units / made.stepping_s if made.stepping_s > 0 else 0.0
-    return {"train_s": made.stepping_s, "train_tokens_per_s": speed, "train_memory_bytes": float(made.memory_bytes)}
-
-
-def _build_deviation(prediction: Prediction, measured: Mapping[str, float], made: RunOutcome) -> Deviation:
-    value = measured.get(prediction.metric)
-    found = None
-    if value is not None:
-        unit, statistic = prediction.estimate.unit, prediction.query.statistic
-        found = MeasuredValue(value=value, unit=unit, statistic=statistic, samples=1, window_s=made.stepping_s)
-    return Deviation(
-        prediction_id=prediction.id,
-        metric=prediction.metric,
-        workload=prediction.workload,
-        predicted=prediction.estimate,
-        measured=found,
-        verdict=determine_verdict(prediction.metric, prediction.estimate, value),
-        evidence="measured by the training process" if found else "not measured",
-    )
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from sklearn.datasets import load_digits
 
 from archwright.api import data, runs
 from archwright.api import training as api_training
-from archwright.api.training_prediction import RunForecast, estimate_step_work, forecast_run, probe_machine_now
 from archwright.catalog.load import load_catalog
 from archwright.contract.estimate import Estimate, within_factor
 from archwright.contract.lineage import DatasetVersion, TrainingRun
@@ -23,12 +22,13 @@ from archwright.contract.record import replace
 from archwright.engines.model_files import locate_model
 from archwright.errors import CatalogError, MissingError
 from archwright.home import Home
+from archwright.reconcile.training.run_forecast import RunForecast, estimate_step_work, forecast_run, probe_machine_now
 from archwright.sizing.training.training_flops import BoostedTreesStep, LoraStep, NetworkStep, build_convolution_step
 from archwright.store import Store
 from archwright.training import image_classifier, training_runs
 from archwright.training.training_spec import Columns, ImageSpec, TrainSpec
 
-from ..command_line import CommandLine, error_of
+from ...command_line import CommandLine, error_of
 
 MODEL = "SmolLM2-135M-Instruct"
 LORA = TrainSpec(name="assistant", task="text-lora", dataset="qa", base=MODEL, held_out=0.0)
@@ -72,7 +72,7 @@ def questions(count: int, prompt: int = 40, completion: int = 300) -> list[dict[
 
 
 def sizes(spec: TrainSpec, home: Home, version: DatasetVersion) -> tuple[Estimate, Estimate, Estimate, Any]:
-    return tuple(estimate_step_work(spec, home, version, load_catalog()))  # type: ignore[return-value]
+    return tuple(estimate_step_work(spec, home, version, catalog=load_catalog()))  # type: ignore[return-value]
 
 
 def test_texts_are_looked_at(home: Home, tmp_path: Path) -> None:
@@ -156,11 +156,11 @@ def test_the_spec_and_the_machine_become_promises(home: Home, store: Store, tmp_
         asked.append(file)
         return machine(at, file)
 
-    found = forecast_run(LORA, home, store, noted)
+    found = forecast_run(LORA, home, store, probe=noted)
     assert [p.metric for p in found.predictions] == ["train_s", "train_tokens_per_s", "train_memory_bytes"]
     assert {p.estimate.basis for p in found.predictions} == {basis.id for basis in found.bases}
     assert asked == [home.model(load_catalog().artefacts[MODEL].sha256)] and found.reason == ""
-    twice = forecast_run(replace(LORA, steps=80, threads=2), home, store, machine)
+    twice = forecast_run(replace(LORA, steps=80, threads=2), home, store, probe=machine)
     assert twice.predictions[0].estimate.value < 2 * found.predictions[0].estimate.value
 
 
@@ -182,12 +182,12 @@ def test_what_is_not_predicted_says_why(home: Home, store: Store, tmp_path: Path
         "no numpy": (LORA, failing(MissingError("AW-GET-01", "no numpy"))),
     }
     for reason, (spec, probe) in cases.items():
-        found = forecast_run(spec, home, store, probe)
+        found = forecast_run(spec, home, store, probe=probe)
         assert reason in found.reason and found == RunForecast(reason=found.reason)
 
 
 def test_an_unknown_data_set_is_refused(home: Home, store: Store) -> None:
-    assert "qa" in error_of("AW-DATA-10", forecast_run, LORA, home, store, machine).message
+    assert "qa" in error_of("AW-DATA-10", forecast_run, LORA, home, store, probe=machine).message
 
 
 @pytest.mark.process
