@@ -202,6 +202,9 @@ def test_accuracy(cli: CommandLine) -> None:
     assert Path("out.csv").read_text(encoding="utf-8").startswith("row_id,pred_tpot_ms,pred_tpot_ms_lo")
     assert cli.json("accuracy rows.csv")["scores"][0]["rows"] == 1
     assert "AW-USE-22" in cli.error("accuracy rows.csv --rows-out rows.csv", 2)
+    compared = cli.text("accuracy rows.csv --against roofline,copy=out.csv")
+    assert "roofline" in compared and "copy" in compared and "in the fit" in compared
+    assert "AW-USE-23" in cli.error("accuracy rows.csv --against guessing", 2)
     assert Path("rows.csv").read_text(encoding="utf-8") == TABLE, "the table itself is never written over"
 
 

@@ -10,8 +10,8 @@ import pytest
 from tests.sizing.conftest import SUBJECTS
 
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
-from archwright.errors import ArchwrightError, PlanFileError
-from archwright.sizing import accuracy, benchmark_reader
+from archwright.errors import ArchwrightError, PlanFileError, UsageError
+from archwright.sizing import accuracy, benchmark_reader, scoreboard
 from archwright.sizing.inference.serving_prediction import DeploymentPrediction, ServingQuery, predict_deployment
 
 HEAD = (
@@ -34,7 +34,7 @@ def write(path: Path, text: str) -> None:
 def run(tmp_path: Path, text: str) -> tuple[accuracy.AccuracyReport, list[dict[str, str]]]:
     file, out = tmp_path / "in.csv", tmp_path / "out.csv"
     file.write_text(text, encoding="utf-8")
-    made = accuracy.score_benchmark(file, SUBJECTS, out, write)
+    made = accuracy.score_benchmark(file, SUBJECTS, out, write=write)
     return made, list(csv.DictReader(io.StringIO(out.read_text())))
 
 
@@ -164,10 +164,70 @@ def test_what_is_no_benchmark_table_is_refused(tmp_path: Path, code: str, match:
 def test_bytes_that_are_no_text_are_read_around(tmp_path: Path) -> None:
     file = tmp_path / "in.csv"
     file.write_bytes(f"{HEAD}\n{GOOD}\n".encode() + b"\xff\x00,\xfe\n")
-    made = accuracy.score_benchmark(file, SUBJECTS, None, lambda path, body: None)
+    made = accuracy.score_benchmark(file, SUBJECTS, None, write=lambda path, body: None)
     assert (made.rows, made.answered, made.rows_out) == (2, 1, None)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ArchwrightError):
         list(benchmark_reader.read_rows(tmp_path / "nothing.csv"))
+
+
+OTHERS = "row_id,pred_tpot_ms,pred_ttft_ms\na,22,150\nz,1,1\n"
+
+
+def compare(tmp_path: Path, text: str, against: str) -> list[scoreboard.PredictorScore]:
+    file = tmp_path / "in.csv"
+    file.write_text(text, encoding="utf-8")
+    report = accuracy.score_benchmark(file, SUBJECTS, None, write=write, against=against)
+    return list(report.scoreboard)
+
+
+def test_predictors_are_scored_on_the_rows_that_all_answered(tmp_path: Path) -> None:
+    others = tmp_path / "others.csv"
+    others.write_text(OTHERS, encoding="utf-8")
+    second = GOOD.replace("a,", "b,", 1)
+    unknown = GOOD.replace("a,", "c,", 1).replace("h100_sxm", "no device")
+    text = f"{HEAD}\n{GOOD}\n{second}\n{unknown}\n"
+    scores = compare(tmp_path, text, f"roofline,constant-share,tool={others}")
+    names = ("archwright", "roofline", "constant-share", "tool")
+    assert [(score.metric, score.predictor) for score in scores] == [
+        (metric, name) for metric in ("tpot_ms", "ttft_ms") for name in names
+    ]
+    of_tpot = {score.predictor: score for score in scores[:4]}
+    assert {score.measured_rows for score in scores} == {3}
+    assert [of_tpot[name].answered_rows for name in names] == [2, 2, 2, 1]
+    assert {(score.common_rows, score.seen_rows) for score in scores} == {(1, 1)}
+    assert of_tpot["tool"].median_error_percent == pytest.approx(10)
+    assert of_tpot["archwright"].covered_percent == 100
+    assert of_tpot["tool"].covered_percent is None
+    # The roofline is a bound: a share of it is nearer to what engines reach.
+    roofline, share = (of_tpot[name].median_error_percent for name in ("roofline", "constant-share"))
+    assert roofline is not None and share is not None
+    assert roofline > share
+
+
+def test_a_processor_has_a_roofline_of_its_memory_and_a_prompt_none_of_its_answers(tmp_path: Path) -> None:
+    processor = GOOD.replace("h100_sxm,4,TP4", "AMD EPYC 9654,1,")
+    prompt = GOOD.replace("a,", "b,", 1).replace("1024,1024,,", "1024,1,4000,")
+    scores = compare(tmp_path, f"{HEAD}\n{processor}\n{prompt}\n", "roofline")
+    answered = {(score.metric, score.predictor): score.answered_rows for score in scores}
+    assert answered["tpot_ms", "roofline"] == 1
+    assert answered["ttft_ms", "roofline"] == 1
+    assert answered["throughput_tok_s", "roofline"] == 1
+
+
+def test_no_scoreboard_without_predictors_or_measurements(tmp_path: Path) -> None:
+    assert compare(tmp_path, f"{HEAD}\n{GOOD}\n", "") == []
+    unmeasured = GOOD.replace(",300,", ",,").replace(",20,", ",,")
+    assert compare(tmp_path, f"{HEAD}\n{unmeasured}\n", "roofline") == []
+    unknown = GOOD.replace("h100_sxm", "no device")
+    (score, _) = compare(tmp_path, f"{HEAD}\n{unknown}\n", "roofline")[:2]
+    assert (score.common_rows, score.median_error_percent) == (0, None)
+
+
+@pytest.mark.parametrize(("text", "against"), [(f"{HEAD}\n{GOOD}\n", "guessing"), (TRAINING, "roofline")])
+def test_an_unknown_predictor_and_a_table_of_training_are_refused(tmp_path: Path, text: str, against: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        compare(tmp_path, text, against)
+    assert caught.value.code == "AW-USE-23"

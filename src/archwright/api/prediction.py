@@ -227,19 +227,24 @@ def predict_data(on: str, *, gib: float) -> SizingPrediction:
     return workload_prediction.predict_data(machine, gib=gib, catalog=catalog)
 
 
-def accuracy(file: str, *, rows_out: str | None = None) -> scoring.AccuracyReport:
+def accuracy(file: str, *, rows_out: str | None = None, against: str = "") -> scoring.AccuracyReport:
     """Predict every row of a benchmark table (columns: docs/accuracy.md); score the rows that hold measurements.
 
-    Predictions never read the measurements. Raises PlanFileError (not a table), UsageError AW-USE-22 if `rows_out` is
-    the table itself.
+    Predictions never read the measurements. `against`: other predictors to score on the same rows, "roofline,
+    constant-share" or NAME=FILE.csv with predictions in the columns of `rows_out`.
+    Raises PlanFileError (not a table), UsageError AW-USE-22 if `rows_out` is the table itself, AW-USE-23 (an unknown
+    predictor, or a table of training).
     """
     out = None if rows_out is None else Path(rows_out)
     if out is not None and out.exists() and Path(file).exists() and out.samefile(file):
         hint = "choose another file for --rows-out"
         raise argument_error("AW-USE-22", f"{rows_out} is the table itself and would be overwritten", "rows_out", hint)
-    return scoring.score_benchmark(
-        Path(file), _load_subjects(), out, lambda path, text: write_atomic(path, text.encode(), mode=0o644)
-    )
+    return scoring.score_benchmark(Path(file), _load_subjects(), out, write=_write_report, against=against)
+
+
+def _write_report(path: Path, text: str) -> None:
+    content = text.encode()
+    write_atomic(path, content, mode=0o644)
 
 
 def _load_home_catalog() -> Catalog:

@@ -1,6 +1,6 @@
 """The terminal output of predictions and of their accuracy."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rich.markup import escape
@@ -134,6 +134,30 @@ ACCURACY_COLUMNS = (
 )
 
 
+def _format_percent(name: str) -> Callable[[Any], str]:
+    def format_cell(row: Any) -> str:
+        percent = getattr(row, name)
+        if percent is None:
+            return "-"
+        return f"{percent:.1f} %"
+
+    return format_cell
+
+
+SCORED_COLUMNS = (
+    TableColumn("quantity", "metric", whole=True),
+    TableColumn("predictor", "predictor", whole=True),
+    _make_template_column("answered", "{0.answered_rows} of {0.measured_rows}"),
+    _make_template_column("common", "{0.common_rows}"),
+    _make_template_column("in the fit", "{0.seen_rows}"),
+)
+ERROR_COLUMNS = (
+    TableColumn("median error", _format_percent("median_error_percent"), number=True),
+    TableColumn("mean", _format_percent("mean_error_percent"), number=True),
+    TableColumn("in interval", _format_percent("covered_percent"), number=True),
+)
+
+
 def print_accuracy(result: Any) -> int:
     out = make_console()
     answered = f"{result.answered} of {result.rows} rows answered, {result.weak} weak"
@@ -142,6 +166,9 @@ def print_accuracy(result: Any) -> int:
         out.print(f"  not answered: {escape(line)}")
     if result.scores:
         out.print(make_table(ACCURACY_COLUMNS, result.scores))
+    if result.scoreboard:
+        out.print("\nPredictors on the rows that all of them answered:")
+        out.print(make_table((*SCORED_COLUMNS, *ERROR_COLUMNS), result.scoreboard))
     if result.rows_out:
         out.print(f"wrote {escape(result.rows_out)}")
     return 0

@@ -13,10 +13,13 @@ from typing import NamedTuple
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
 from archwright.contract.estimate import Estimate
 from archwright.contract.record import Record
-from archwright.errors import CatalogError, ErrorLocation, PlanFileError
+from archwright.errors import CatalogError, ErrorLocation, PlanFileError, argument_error
 from archwright.sizing import benchmark_reader
 from archwright.sizing.benchmark_reader import BenchmarkKind, Cells, read_text
+from archwright.sizing.inference import serving_prediction
 from archwright.sizing.inference.serving_prediction import predict_deployment
+from archwright.sizing.reference_predictors import list_predictors
+from archwright.sizing.scoreboard import PredictorScore, Scoreboard
 from archwright.sizing.training.token_throughput import predict_stated_run
 
 # Measured columns per kind of table; predicted columns have the prefix `pred_`.
@@ -60,6 +63,7 @@ class AccuracyReport(Record):
     not_answered: tuple[str, ...]
     scores: tuple[AccuracyScore, ...]
     rows_out: str | None = None
+    scoreboard: tuple[PredictorScore, ...] = ()
 
 
 def predict_row(cells: Cells, kind: BenchmarkKind, subjects: BenchmarkNameResolver) -> RowPrediction:
@@ -95,15 +99,26 @@ def _refuse_row(row_id: str, kind: BenchmarkKind, reason: str) -> RowPrediction:
 
 
 def score_benchmark(
-    path: Path, subjects: BenchmarkNameResolver, rows_out: Path | None, write: FileWriter
+    path: Path, subjects: BenchmarkNameResolver, rows_out: Path | None, *, write: FileWriter, against: str = ""
 ) -> AccuracyReport:
-    """Predict and score every row of `path`; `write` writes the predictions to `rows_out` atomically."""
+    """Predict and score every row of `path`; `write` writes the predictions to `rows_out` atomically.
+
+    `against`: predictors to score on the same rows of a serving table (reference_predictors.py). Raises UsageError
+    AW-USE-23 for an unknown one, or for a table of training."""
+    predictors = list_predictors(against, subjects)
+    scoreboard = Scoreboard(predictors)
     kind: BenchmarkKind | None = None
     predicted: list[RowPrediction] = []
     measured: list[dict[str, float | None]] = []
     for _, cells in benchmark_reader.read_rows(path):
         kind = kind or benchmark_reader.detect_kind(frozenset(cells), path)
-        predicted.append(predict_row(cells, kind, subjects))
+        if predictors and kind != "serving":
+            hint = "leave out --against: it compares predictions of serving"
+            raise argument_error("AW-USE-23", f"{path} is a table of training", "against", hint)
+        prediction = predict_row(cells, kind, subjects)
+        is_seen = prediction.stratum == serving_prediction.SEEN
+        scoreboard.add_row(cells, prediction.guesses, is_seen=is_seen)
+        predicted.append(prediction)
         measured.append({column: benchmark_reader.read_number(cells, column, []) for column in COLUMNS[kind]})
     if kind is None:
         where, hint = ErrorLocation(str(path)), benchmark_reader.COLUMNS_HINT
@@ -120,6 +135,7 @@ def score_benchmark(
         not_answered=tuple(unanswered[:MOST_CAUSES]),
         scores=tuple(score_predictions(predicted, measured, kind)),
         rows_out=None if rows_out is None else str(rows_out),
+        scoreboard=tuple(scoreboard.list_scores(COLUMNS[kind])),
     )
 
 
