@@ -263,8 +263,32 @@ def test_ray_is_there_only_for_a_job_on_several_machines(made_bundle: MadeBundle
     (job,) = [found for _, found in read_objects(several) if found["kind"] == "RayJob"]
     (workers,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     assert workers["replicas"] == workers["maxReplicas"] == 3
+    head = job["spec"]["rayClusterSpec"]["headGroupSpec"]
+    assert head["rayStartParams"] == {}, "the head works too: without its processors, the last of four workers waits"
+    assert "Write spec.yaml first, with `workers: 4`." in several.files["README.md"].text
     (site,) = [path for path in several.files if path.endswith("azure-northeurope/install.sh")]
     assert "kuberay-operator" in several.files[site].text
+
+
+@pytest.mark.parametrize(
+    ("example", "option", "shared"), [("startup", None, True), ("manufacturer", "hybrid-azure", False)]
+)
+def test_jobs_on_several_machines_share_a_volume_that_all_can_mount(
+    made_bundle: MadeBundle, made_plan: MadePlan, example: str, option: str | None, shared: bool
+) -> None:
+    """Two jobs of a site may run at once, as may the machines of one; one machine would keep the volume."""
+    bundle = made_bundle(example, "kubernetes", option)
+    volume = find_objects(bundle, "PersistentVolumeClaim")["job-home"]["spec"]
+    assert (volume["accessModes"], "storageClassName" in volume) == (
+        ["ReadWriteMany" if shared else "ReadWriteOnce"],
+        shared,
+    )
+    if not shared:
+        several = made_bundle(widen_job(made_plan(example), "hybrid-azure", 4), "kubernetes", option)
+        volume = find_objects(several, "PersistentVolumeClaim")["job-home"]["spec"]
+        assert volume["accessModes"] == ["ReadWriteMany"]
+    if volume["accessModes"] == ["ReadWriteMany"]:
+        assert volume["storageClassName"] == "archwright-weights"
 
 
 def widen_job(plan: Plan, option: str, machines: int) -> Plan:

@@ -204,6 +204,14 @@ class ClusterCapacity(NamedTuple):
         """Return the extras that the image of all jobs installs."""
         return sorted({extra for job in self.jobs for extra in job.command.extras})
 
+    def shares_job_home(self, site: DeploymentSite) -> bool:
+        """True if several machines of a site may use the volume of its jobs at once."""
+        machines = 0
+        for job in self.jobs:
+            if job.node_class.site.name == site.name:
+                machines += job.nodes
+        return machines > 1
+
     def find_job(self, night: NightJob) -> Job:
         """Return the job of a window."""
         return next(job for job in self.jobs if job.name == night.name)
