@@ -23,6 +23,8 @@ from archwright.policy.residency import RESIDENCY_BOUND_CLASSES, PoolLocation, R
 STARTUP_DEADLINE_S, STARTUP_MARGIN = 60.0, 5.0
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+# The second place of the audit log on every target: the platform collects standard output, out of the gateway's reach.
+AUDIT_PLACE = "stdout"
 
 
 class ServedAdapter(NamedTuple):

@@ -12,11 +12,12 @@ from typing import Any
 
 from archwright.contract.listener import ListenerSettings
 from archwright.contract.plan import Pool
-from archwright.contract.record import Record
+from archwright.contract.record import Record, replace
 from archwright.deploy.deployment import Deployment, DeploymentSite, PoolDeployment
 from archwright.deploy.names import make_label
 from archwright.deploy.rendering.bundle import encode_json
 from archwright.deploy.single_machine import (
+    AUDIT_PLACE,
     ExternalEndpoints,
     LocatedPools,
     ServedAdapter,
@@ -108,9 +109,8 @@ def build_gateway(deployment: Deployment, engine_url: str, addresses: Mapping[st
 
 
 def _build_config(deployment: Deployment, served: LocatedPools) -> str:
-    listener = ListenerSettings(
-        host="0.0.0.0", port=PORT, tls_certificate=TLS_CERTIFICATE, tls_key=TLS_KEY, admin_port=ADMIN_PORT
-    )
+    plain = ListenerSettings(host="0.0.0.0", port=PORT, admin_port=ADMIN_PORT)
+    listener = replace(plain, tls_certificate=TLS_CERTIFICATE, tls_key=TLS_KEY, audit_checkpoints=AUDIT_PLACE)
     config: dict[str, Any] = build_gateway_config(deployment.served_plan, listener, STORE_URL, served)
     health = {pool.pool.name: pool.pool.launch.health_path for pool in deployment.pools}
     # The way to the engines of every site knows this path.

@@ -18,6 +18,7 @@ from archwright.deploy.containers.night_jobs import NightJob
 from archwright.deploy.deployment import Deployment, PoolDeployment
 from archwright.deploy.names import make_label
 from archwright.deploy.single_machine import (
+    AUDIT_PLACE,
     ExternalEndpoints,
     ServedAdapter,
     build_engine_process,
@@ -111,7 +112,8 @@ def build_units(deployment: Deployment) -> MachineUnits:
             engines.append(unit)
         located[pool.pool.name] = ExternalEndpoints(tuple(urls), kind="" if own else pool.engine, adapters=adapters)
     served = tuple((pool, located.get(pool.name) or locate_engines(pool, None, "")) for pool in list_text_pools(plan))
-    config = build_gateway_config(plan, ListenerSettings(host=HOST, port=PORT), "", served)
+    listener = ListenerSettings(host=HOST, port=PORT, audit_checkpoints=AUDIT_PLACE)
+    config = build_gateway_config(plan, listener, "", served)
     config |= {"plan_digest": deployment.plan.digest, "limits": deployment.gateway_limits}
     gateway = ProcessSpec(name="gateway", argv=GATEWAY_ARGUMENTS, config=config, ready_path="/readyz", ready_port=PORT)
     processes, url = (*specs, gateway), f"http://{HOST}:{PORT}"
