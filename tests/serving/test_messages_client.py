@@ -42,23 +42,6 @@ def real(llama: Platform) -> Iterator[anthropic.Anthropic]:
         yield made
 
 
-def test_create(client: anthropic.Anthropic) -> None:
-    reply = client.messages.create(model="m", max_tokens=4, system="Be brief.", messages=HELLO)
-    assert (reply.type, reply.role, reply.model, reply.stop_reason) == ("message", "assistant", "m", "max_tokens")
-    assert [block.text for block in reply.content if block.type == "text"] == ["The null engine says"]
-    assert (reply.usage.input_tokens, reply.usage.output_tokens) == (3, 4)
-    assert reply.id.startswith("msg_") and (reply._request_id or "").startswith("aw-")
-
-
-def test_stream(client: anthropic.Anthropic) -> None:
-    with client.messages.stream(model="desk", max_tokens=4, messages=HELLO) as stream:
-        kinds = [event.type for event in stream]
-        found = stream.get_final_message()
-    assert [kinds[0], *kinds[-3:]] == ["message_start", "content_block_stop", "message_delta", "message_stop"]
-    assert [block.text for block in found.content if block.type == "text"] == ["The null engine says"]
-    assert (found.stop_reason, found.usage.input_tokens, found.usage.output_tokens) == ("max_tokens", 1, 4)
-
-
 def test_calls_that_an_engine_mixes(start: Start, place: Place) -> None:
     def delta(**said: Any) -> dict[str, Any]:
         return {"choices": [{"index": 0, "delta": said, "finish_reason": None}]}

@@ -36,42 +36,11 @@ def real(llama: Platform) -> Iterator[openai.OpenAI]:
 PARIS = ask("What is the capital of France? Answer with one word.")
 
 
-def test_chat(client: openai.OpenAI) -> None:
-    reply = client.chat.completions.create(model="m", messages=HELLO, max_tokens=4)
-    (choice,) = reply.choices
-    assert (reply.object, reply.model, choice.finish_reason) == ("chat.completion", "m", "length")
-    assert (choice.message.role, choice.message.content) == ("assistant", "The null engine says")
-    assert reply.usage is not None
-    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.usage.total_tokens) == (1, 4, 5)
-    assert reply.system_fingerprint == "aw-0123456789ab"
-
-
-def test_stream(client: openai.OpenAI) -> None:
-    asked: dict[str, Any] = {"model": "desk", "messages": HELLO, "max_tokens": 4, "stream": True}
-    chunks = list(client.chat.completions.create(**asked, stream_options={"include_usage": True}))
-    assert {(chunk.id, chunk.model) for chunk in chunks} == {(chunks[0].id, "desk")}
-    assert chunks[0].choices[0].delta.role == "assistant"
-    text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
-    assert text == "The null engine says"
-    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "length"
-    assert chunks[-1].choices == [] and chunks[-1].usage is not None
-    assert chunks[-1].usage.completion_tokens == 4
-    silent = client.chat.completions.create(**asked)
-    assert all(chunk.choices and chunk.usage is None for chunk in silent), "no usage unless asked for"
-
-
 def test_the_default_of_the_workload_is_used(client: openai.OpenAI) -> None:
     for workload, tokens in [("desk", 16), ("night", 4)]:
         headers = {"x-archwright-workload": workload}
         reply = client.chat.completions.create(model="m", messages=HELLO, extra_headers=headers)
         assert reply.usage is not None and reply.usage.completion_tokens == tokens
-
-
-def test_completions(client: openai.OpenAI) -> None:
-    reply = client.completions.create(model="m", prompt="Once", max_tokens=3)
-    assert (reply.object, reply.choices[0].text) == ("text_completion", "The null engine")
-    chunks = list(client.completions.create(model="m", prompt="Once", max_tokens=3, stream=True))
-    assert "".join(chunk.choices[0].text for chunk in chunks) == "The null engine"
 
 
 def test_models(client: openai.OpenAI) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
-from openai.types.responses import Response, ResponseStreamEvent
-from pydantic import BaseModel, TypeAdapter
+from openai.types.responses import Response
+from pydantic import BaseModel
 from tests.serving.conftest import endpoint, free_port, null_engine, running, table
 from tests.serving.fake_provider import Script, chat_events, message_events, standing_in, whole
 from tests.tools.checks import WAIT_S
@@ -36,7 +36,6 @@ PARAMETERS = {
     "additionalProperties": False,
 }
 WEATHER: Any = {"type": "function", "name": "get_weather", "parameters": PARAMETERS, "strict": True}
-STREAM_EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 
 
 class City(BaseModel):
@@ -78,15 +77,6 @@ def check_schema(body: Any) -> Response:
     return Response.model_validate(body)
 
 
-def test_create(client: openai.OpenAI) -> None:
-    reply = client.responses.create(model="m", input="hi", max_output_tokens=4)
-    assert (reply.output_text, reply.status, reply.model) == ("The null engine says", "incomplete", "m")
-    assert reply.incomplete_details is not None and reply.incomplete_details.reason == "max_output_tokens"
-    assert reply.usage is not None and (reply.usage.input_tokens, reply.usage.output_tokens) == (1, 4)
-    assert reply.usage.output_tokens_details.reasoning_tokens == 0
-    assert reply.id.startswith("resp_") and reply.max_output_tokens == 4
-
-
 def test_every_field_is_there_whatever_was_sent(null: Platform) -> None:
     plain = null.ask("POST", PATH, {"model": "m", "input": "hi"})
     check_schema(plain.json)
@@ -118,20 +108,10 @@ def test_every_field_is_there_whatever_was_sent(null: Platform) -> None:
     assert [tool.type for tool in found.tools] == ["function"]
 
 
-def test_stream(client: openai.OpenAI, null: Platform) -> None:
-    with client.responses.stream(model="desk", input="hi", max_output_tokens=4) as stream:
-        found = list(stream)
-    kinds = [event.type for event in found]
-    assert kinds[:2] == ["response.created", "response.in_progress"]
-    assert kinds[2:4] == ["response.output_item.added", "response.content_part.added"]
-    last = found[-1]
-    assert last.type == "response.incomplete" and last.response.output_text == "The null engine says"
-    raw = null.ask("POST", PATH, {"model": "m", "input": "hi", "stream": True})
-    assert raw.headers["content-type"].startswith("text/event-stream")
-    events = [json.loads(line[6:]) for line in raw.body.decode().splitlines() if line.startswith("data: {")]
+def test_events_are_numbered_and_have_every_field(null: Platform) -> None:
+    reply = null.ask("POST", PATH, {"model": "m", "input": "hi", "stream": True})
+    events = [json.loads(line[6:]) for line in reply.body.decode().splitlines() if line.startswith("data: {")]
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
-    for event in events:
-        STREAM_EVENT.validate_python(event)
     check_schema(events[0]["response"])
     check_schema(events[-1]["response"])
 
