@@ -8,7 +8,7 @@ CLUSTER := .venv/.installed-cluster
 # What judges rendered files and replies (docs/tests.md): the extra `nightly`, and environments for other pins.
 TOOLS := .venv/.installed-nightly .venv-terraform/.installed .venv-checkov/.installed .venv-moto/.installed .venv-ocsf/.installed
 SUITES := .venv-schemathesis/.installed .venv-comply/.installed .venv-langchain/.installed .venv-clients/.installed \
-	.venv-agents/.installed
+	.venv-agents/.installed .venv-aisimulate/.installed
 # focus-validator needs 3.12 or newer; without it only its own test fails.
 PYTHON312 ?= python3.12
 
@@ -58,6 +58,8 @@ define INSTALL_PINS
 	@touch $@
 endef
 .venv-%/.installed: tests/deploy/environments/%.txt
+	$(INSTALL_PINS)
+.venv-%/.installed: tests/sizing/environments/%.txt
 	$(INSTALL_PINS)
 .venv-%/.installed: tests/serving/environments/%.txt
 	$(INSTALL_PINS)

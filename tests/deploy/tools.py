@@ -40,6 +40,7 @@ ENVIRONMENTS = {
     "ocsf": "models and schema of OCSF, and a parser of syslog messages",
     "focus": "focus-validator, which needs Python 3.12",
     "agents": "openai-agents and pydantic-ai",
+    "aisimulate": "aiconfigurator-core, the kernel tables of AISimulate",
     "clients": "the official clients and the archives with their tests",
     "comply": "llm-comply",
     "langchain": "langchain-tests with two clients",
