@@ -40,7 +40,7 @@ DIGEST = re.compile(r"\b[0-9a-f]{12}\b")
 # Elements of a page that start a line.
 LINES = {"h1", "h2", "h3", "p", "tr", "li", "dt", "caption", "figcaption", "td", "th", "svg"}
 # A row per month says little: the months of the first year stand for them.
-SHOWN_ROWS = 14
+SHOWN_MONTHS = 13
 
 
 def view_plan(plan: Plan) -> str:
@@ -69,7 +69,8 @@ def view_workbook(plan: Plan) -> str:
     workbook = Workbook(render_xlsx(document_of(plan)))
     lines: list[str] = []
     for name in workbook.names:
-        lines += [f"# {name}", *workbook.list_lines(name)[:SHOWN_ROWS]]
+        end = SHOWN_MONTHS if name == "By month" else None
+        lines += [f"# {name}", *workbook.list_lines(name)[:end]]
     return "\n".join(lines)
 
 

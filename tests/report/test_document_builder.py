@@ -23,6 +23,7 @@ from archwright.report.document import (
     split_links,
 )
 from archwright.report.document_builder import build_document
+from archwright.report.fact_sources import collect_bases, collect_sources
 
 from ..plan.option_samples import EMPTY_PLAN
 from .conftest import nothing_feasible
@@ -171,10 +172,12 @@ def test_a_metric_that_no_table_knows_is_asked_in_words() -> None:
 
 
 def test_sources_are_those_of_what_the_plan_names(board: Document) -> None:
-    things = {source.thing: source for source in board.sources}
+    things = {source.thing: source for source in collect_sources(BOARD, HYBRID, load_catalog())}
     assert things["H100-SXM-80GB"].kind == "accelerator"
     assert any(thing.startswith("gdpr: ") for thing in things)
-    assert [basis.id for basis in board.bases] == [basis.id for basis in BOARD.bases if basis.id != "unused"]
+    assert [basis.id for basis in collect_bases(BOARD, HYBRID)] == [
+        basis.id for basis in BOARD.bases if basis.id != "unused"
+    ]
     assert "1 more basis of other options" in said(board, "sources")
     assert "The plan was made with catalog a1b2a1b2a1b2" in said(board, "sources")
     same = build(catalog_digest=load_catalog().digest)

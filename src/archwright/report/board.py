@@ -334,7 +334,7 @@ def _year_row(label: str, year: bill.YearCost, columns: Iterable[str], *, tone: 
     cells = [doc.Cell(label, tone=tone)]
     for title in columns:
         amount = YEAR_AMOUNTS[title](year) or 0.0
-        cells.append(doc.Cell(fmt.format_money(amount), tone=tone))
+        cells.append(doc.build_amount_cell(amount, tone))
     return tuple(cells)
 
 
@@ -373,7 +373,7 @@ def _choice_table(plan: Plan, option: Option) -> doc.TableBlock | None:
 
 def _choice_row(choice: ModelChoice, chosen: str | None) -> Iterable[doc.Cell | str]:
     yield CHOICE_NAMES[choice.kind]
-    yield fmt.format_money(choice.total_cost.value)
+    yield doc.build_amount_cell(choice.total_cost.value)
     scores = choice.quality.values()
     if scores:
         yield fmt.format_share(sum(scores) / len(scores))

@@ -104,15 +104,6 @@ def _tie_callout(plan: Plan, option: Option) -> doc.Callout | None:
     return doc.Callout("A tie", f"{text}{names}.") if names else None
 
 
-def describe_switch_point(driver: CostDriver) -> str:
-    unit, at = driver.estimate.unit, driver.flips_at
-    now = f"taken as {fmt.format_estimate(driver.estimate)}"
-    if driver.flips_to is None or at is None:
-        return f"{now}; no value within a factor of ten changes the choice"
-    where = "inside its interval" if driver.inside else "outside its interval"
-    return f"{now}; at {fmt.format_quantity(at, unit)}, {where}, {driver.consequence}"
-
-
 def infeasibility_blocks(plan: Plan) -> Iterable[doc.Block]:
     """The nearest options by number of violations and cost; options that a limit meets at best come last."""
     if not plan.options:

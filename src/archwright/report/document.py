@@ -9,10 +9,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from archwright.contract.estimate import Estimate
-from archwright.contract.evidence import Basis
 from archwright.contract.number_format import format_money, format_money_interval
 from archwright.contract.plan import Plan
-from archwright.report.fact_sources import FactSource
 
 # The space between a number and its unit.
 UNIT_GAP = re.compile(
@@ -30,9 +28,12 @@ class CellNote(NamedTuple):
 
 
 class Cell(NamedTuple):
+    """`value`: the number behind the text, for programs that calculate; None for a text."""
+
     text: str = ""
     notes: tuple[CellNote, ...] = ()
     tone: Tone = ""
+    value: float | None = None
 
 
 class Column(NamedTuple):
@@ -137,8 +138,6 @@ class Document(NamedTuple):
     board: tuple[Chapter, Chapter]
     parts: tuple[DocumentPart, ...]
     plan: Plan
-    sources: tuple[FactSource, ...]
-    bases: tuple[Basis, ...]
     positions: tuple[Position, ...]
 
 
@@ -188,7 +187,13 @@ def build_cell(text: str, *notes: str | tuple[str, str], tone: Tone = "") -> Cel
 def build_money_cell(amount: Estimate | None, tone: Tone = "") -> Cell:
     if amount is None:
         return Cell("no price", tone="quiet")
-    return build_cell(format_money(amount.value), format_money_interval(amount), tone=tone)
+    cell = build_cell(format_money(amount.value), format_money_interval(amount), tone=tone)
+    return cell._replace(value=amount.value)
+
+
+def build_amount_cell(amount: float, tone: Tone = "") -> Cell:
+    """A cell with an amount of money that has no interval."""
+    return Cell(format_money(amount), tone=tone, value=amount)
 
 
 def build_items(title: str, texts: Iterable[Item | str]) -> Items | None:

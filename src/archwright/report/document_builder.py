@@ -48,8 +48,6 @@ def build_document(plan: Plan, catalog: Catalog) -> Document:
         board=board_pages(plan, option),
         parts=tuple(part for part in parts if part.chapters),
         plan=plan,
-        sources=sources,
-        bases=bases,
         positions=list_positions(plan, option, catalog) if option is not None else (),
     )
 
