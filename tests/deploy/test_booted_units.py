@@ -206,6 +206,17 @@ def test_an_upgrade_and_the_way_back_lose_no_request(platform: Platform) -> None
     assert platform.main_pid(GATEWAY) == before, "systemd sees no restart"
 
 
+def test_a_backup_is_restored_as_the_readme_says(platform: Platform) -> None:
+    machine, before = platform.machine, platform.main_pid(GATEWAY)
+    machine.read("systemctl start archwright-backup.service")
+    machine.read("archwright-run key create --name later")
+    platform.follow("Restore")
+    until(lambda: platform.is_ready() and platform.ask() == "")
+    assert platform.main_pid(GATEWAY) != before
+    assert "later" not in machine.read("archwright-run key list")
+    assert machine.read("archwright-run audit verify --json")
+
+
 def test_a_renewed_certificate_is_shown_without_a_restart(platform: Platform, tmp_path: Path) -> None:
     """After it the platform serves by TLS."""
     machine, old, new = platform.machine, make_pair(tmp_path / "old"), make_pair(tmp_path / "new")

@@ -168,6 +168,8 @@ def test_a_backup_of_the_units_is_restored_as_the_readme_says(machine: Machine, 
     assert machine.run_as(GATEWAY, "/bin/cat", str(machine.root / "etc/archwright/backup.key")).returncode != 0
 
     _stop, restore, _start = read_commands(machine.readme, "Restore")
+    before, _, restore = restore.partition(" -- ")  # a real systemd runs it in the nightly test
+    assert "EnvironmentFile=/etc/archwright/archwright.env" in before, "the database is named there"
     restore = restore.replace("/var/lib/archwright/home", str(restored))
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "ARCHWRIGHT_AUDIT_SECOND_PLACE": "none"}
     subprocess.run(["sh", "-ec", runner.relocate(restore)], env=environment, check=True)
