@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -82,7 +83,8 @@ def test_percentiles_over_the_mean_are_as_simulated(
 
 def loop(**changes: float) -> ClosedLoopLatency:
     plain = ClosedLoopLatency(0.02, 1.0, 0.3, 0.2, 3.0, 0.02, 0.002)
-    return plain._replace(**changes)
+    changed: dict[str, Any] = {**changes}
+    return plain._replace(**changed)
 
 
 def test_the_statistics_are_in_order_and_the_mean_is_itself() -> None:

@@ -339,3 +339,12 @@ def test_a_broken_table_is_said(tmp_path: object, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(fitted_tables, "DATA", tmp_path)
     with pytest.raises(CatalogError, check=lambda error: error.code == "AW-CAT-03"):
         fitted_tables.load_table("nothing")
+
+
+def test_the_median_ttft_of_a_fitted_loop_is_its_mean_and_its_tail_is_longer() -> None:
+    prediction = answered(ttft_statistic="mean")
+    mean_s = known(prediction.ttft_s).value
+    median_s, p95_s, p99_s = (prediction.percentiles[f"ttft_{name}_s"].value for name in ("p50", "p95", "p99"))
+    assert median_s == pytest.approx(mean_s)
+    assert known(answered(ttft_statistic="p50").ttft_s).value == pytest.approx(mean_s)
+    assert median_s < p95_s < p99_s
