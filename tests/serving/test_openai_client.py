@@ -201,7 +201,7 @@ def calling(messages: Any, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("prompt", "choice"),
     [
-        ("Weather in Rome, in celsius?", "required"),
+        pytest.param("Weather in Rome, in celsius?", "required", marks=pytest.mark.nightly),
         pytest.param("Weather in Rome, in celsius?", NAMED, marks=pytest.mark.nightly),
         pytest.param("Do not call anything; tell me a joke.", "required", marks=pytest.mark.nightly),
         ("Do not call anything; tell me a joke.", NAMED),

@@ -103,7 +103,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run_unless_closed(words)
     except ArchwrightError as error:
         sys.stdout.flush()
-        text = json.dumps(error.as_dict()) if as_json else error.lines()
+        text = error.lines()
+        if as_json:
+            text = json.dumps(error.as_dict())
         sys.stderr.write(text + "\n")
         return error.exit_status
     except KeyboardInterrupt:

@@ -40,7 +40,9 @@ BUSY_SHARE = 0.1
 
 def make_console() -> Console:
     """Make a console that keeps tables whole when the output is no terminal."""
-    width = None if sys.stdout.isatty() else MINIMUM_WIDTH + 20
+    width: int | None = MINIMUM_WIDTH + 20
+    if sys.stdout.isatty():
+        width = None
     return Console(width=width, highlight=False, soft_wrap=False)
 
 
@@ -114,7 +116,9 @@ def _is_time(name: str) -> bool:
 
 def _format_field(name: str, value: object) -> str:
     if isinstance(value, float):
-        return format_time(value) if _is_time(name) else _format_float(name, value)
+        if _is_time(name):
+            return format_time(value)
+        return _format_float(name, value)
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     if isinstance(value, int | str) and not isinstance(value, bool):
@@ -241,11 +245,11 @@ def _print_contention(out: Console, result: Reconciliation) -> None:
     if measured is None:
         return
     planned = result.planned_contention or Contention()
-    other = _format_share(measured.other_share)
-    planned_other = _format_share(planned.other_share)
+    programs = _format_share(measured.other_share)
+    planned_programs = _format_share(planned.other_share)
     steal = _format_share(measured.steal_share)
     planned_steal = _format_share(planned.steal_share)
-    figures = f"other programs {other} (plan: {planned_other}), hypervisor {steal} (plan: {planned_steal})"
+    figures = f"other programs {programs} (plan: {planned_programs}), hypervisor {steal} (plan: {planned_steal})"
     if measured.frequency_hz is not None:
         frequency = _format_frequency(measured.frequency_hz)
         planned_frequency = _format_frequency(planned.frequency_hz)
@@ -254,11 +258,15 @@ def _print_contention(out: Console, result: Reconciliation) -> None:
 
 
 def _format_share(share: float | None) -> str:
-    return "unknown" if share is None else format_share(share)
+    if share is None:
+        return "unknown"
+    return format_share(share)
 
 
 def _format_frequency(frequency_hz: float | None) -> str:
-    return "unknown" if frequency_hz is None else format_quantity(frequency_hz, "Hz")
+    if frequency_hz is None:
+        return "unknown"
+    return format_quantity(frequency_hz, "Hz")
 
 
 def _format_measured(row: Deviation) -> str | None:
@@ -268,7 +276,9 @@ def _format_measured(row: Deviation) -> str | None:
 
 
 def _read_samples(row: Deviation) -> int | None:
-    return None if row.measured is None else row.measured.samples
+    if row.measured is None:
+        return None
+    return row.measured.samples
 
 
 def _choose_verdict_colour(row: Any) -> str:

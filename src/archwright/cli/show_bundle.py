@@ -48,7 +48,9 @@ def print_resolution(result: PinResolution) -> int:
     if result.resolved:
         action = f"render the plan into {escape(result.folder)} again"
         out.print(f"next: {action}, which keeps the pins", soft_wrap=True)
-    return NOT_READY if result.problems else 0
+    if result.problems:
+        return NOT_READY
+    return 0
 
 
 def _print_problems(problems: tuple[BundleProblem, ...]) -> None:

@@ -96,7 +96,10 @@ def _format_quotes(row: Any) -> str:
 
 
 def _format_date(row: Any) -> str:
-    return "undated" if "undated" in row.as_of else row.as_of
+    as_of: str = row.as_of
+    if "undated" in as_of:
+        return "undated"
+    return as_of
 
 
 LISTING_COLUMNS = {

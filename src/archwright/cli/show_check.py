@@ -18,7 +18,9 @@ def as_json(result: VersionCheck) -> int:
 
 
 def _find_exit_status(result: VersionCheck) -> int:
-    return DAMAGED if result.problems else 0
+    if result.problems:
+        return DAMAGED
+    return 0
 
 
 def print_check(result: VersionCheck) -> int:

@@ -79,7 +79,9 @@ def _count_altered(version: DatasetVersion) -> int:
 
 
 def _describe_origin(version: DatasetVersion) -> str | None:
-    return version.parent if version.action == "refine" else "files"
+    if version.action == "refine":
+        return version.parent
+    return "files"
 
 
 VERSION_COLUMNS = (

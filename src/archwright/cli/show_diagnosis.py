@@ -64,4 +64,6 @@ def find_exit_status(result: Sequence[DoctorCheck]) -> int:
     states = {check.state for check in result}
     if "failure" in states:
         return FAILURES
-    return WARNINGS if "warning" in states else 0
+    if "warning" in states:
+        return WARNINGS
+    return 0

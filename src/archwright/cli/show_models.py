@@ -83,7 +83,9 @@ def _choose_gate_colour(row: ListedVersion) -> str:
 
 
 def _choose_production_colour(row: ListedVersion) -> str:
-    return "green" if row.in_production else ""
+    if row.in_production:
+        return "green"
+    return ""
 
 
 def _format_time(at: float) -> str:
@@ -114,11 +116,15 @@ def print_calibration(result: CalibrationReport) -> int:
 
 
 def _format_bytes(size: int | None) -> str:
-    return "" if size is None else format_quantity(size, "bytes")
+    if size is None:
+        return ""
+    return format_quantity(size, "bytes")
 
 
 def _format_state(row: RunningModel) -> str:
-    return f"{row.state} (plan)" if row.pinned else row.state
+    if row.pinned:
+        return f"{row.state} (plan)"
+    return row.state
 
 
 RUNNING_COLUMNS = (

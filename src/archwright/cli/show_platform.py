@@ -26,7 +26,9 @@ def as_json(result: object) -> int:
     """
     if isinstance(result, PlatformHandle):
         show.as_json(result.started)
-        return 0 if result.detached else result.wait()
+        if result.detached:
+            return 0
+        return result.wait()
     if isinstance(result, AnswerStream):
         text = "".join(result)  # the stream knows its model from the first piece on
         return show.as_json({"text": text, "model": result.model, "request": result.request})

@@ -24,7 +24,9 @@ def as_json(result: object) -> int:
         return show.as_json(result)
     run = result.result()
     show.as_json(run)
-    return INTERRUPTED if run.status == "interrupted" else 0
+    if run.status == "interrupted":
+        return INTERRUPTED
+    return 0
 
 
 def print_training(result: TrainingSession) -> int:
@@ -121,7 +123,9 @@ def _format_time_left(left_s: float) -> str:
 
 
 def _format_loss(run: TrainingRun) -> str | None:
-    return None if run.loss_last is None else f"{run.loss_last:.4f}"
+    if run.loss_last is None:
+        return None
+    return f"{run.loss_last:.4f}"
 
 
 RUN_COLUMNS = (

@@ -60,7 +60,9 @@ def format_value(value: object) -> str:
     if value is None or value == "":
         return "-"
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        if value:
+            return "yes"
+        return "no"
     if isinstance(value, int):
         return f"{value:,}"
     return str(value)
@@ -147,7 +149,9 @@ def _add_column(table: Table, column: TableColumn, rows: Sequence[Any]) -> None:
         justify = "right"
         min_width = _measure_column(column, rows)
 
-    is_whole = column.number if column.whole is None else column.whole
+    is_whole = column.number
+    if column.whole is not None:
+        is_whole = column.whole
     overflow: OverflowMethod = "ellipsis" if is_whole else "fold"
     table.add_column(
         column.heading,
