@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from operator import attrgetter
 
 from archwright.contract import number_format as fmt
-from archwright.contract.decision import CostDriver, ModelChoice, Phase
+from archwright.contract.decision import CostDriver, ModelChoice
 from archwright.contract.estimate import Estimate
 from archwright.contract.plan import Option, Plan
 from archwright.report import bill, charts
@@ -12,7 +12,7 @@ from archwright.report import decision_chapters as decision
 from archwright.report import document as doc
 from archwright.report.delivery_chapters import (
     describe_machines,
-    find_schedule,
+    find_pilot,
     format_month,
     list_decisions,
     list_steps,
@@ -157,9 +157,10 @@ def _list_summary_rows(plan: Plan, option: Option) -> Iterable[tuple[str, str]]:
     machines = fmt.format_list(describe_machines(option.purchases), most=5)
     yield "Machines", machines or PLACEMENT_MACHINES.get(option.placement, "none")
 
-    for phase in _list_pilots(plan, option):
-        start = format_month(plan, phase.ends.value)
-        latest_start = format_month(plan, phase.ends.high)
+    pilot = find_pilot(plan, option)
+    if pilot is not None:
+        start = format_month(plan, pilot.ends.value)
+        latest_start = format_month(plan, pilot.ends.high)
         signature = format_month(plan, 0)
         yield "In production", f"{start}, {latest_start} at the latest, if signed in {signature}"
 
@@ -177,14 +178,6 @@ def _describe_models(option: Option) -> str:
     for model, workloads in workloads_by_model.items():
         texts.append(f"{model} for {fmt.format_list(workloads, most=3)}")
     return fmt.format_list(texts, most=5)
-
-
-def _list_pilots(plan: Plan, option: Option) -> list[Phase]:
-    """The pilot of the option; none without a schedule."""
-    schedule = find_schedule(plan, option)
-    if schedule is None:
-        return []
-    return [phase for phase in schedule.phases if phase.name == "pilot"][:1]
 
 
 def _describe_alternative(plan: Plan, option: Option) -> doc.Callout:

@@ -1,4 +1,4 @@
-"""Roadmap with dates and owners, and the tasks of the customer: decisions, controls and facts that the plan lacks."""
+"""Roadmap with dates and owners, and the tasks of the customer: decisions, controls, facts."""
 
 import re
 from collections.abc import Iterable
@@ -6,9 +6,9 @@ from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
 from archwright.contract import number_format as fmt
-from archwright.contract.decision import Phase, Schedule
+from archwright.contract.decision import Phase, Schedule, Section, SectionLine
 from archwright.contract.evidence import Control
-from archwright.contract.plan import OWN_PLACEMENTS, Option, Plan, Purchase
+from archwright.contract.plan import OWN_PLACEMENTS, Option, Plan, Purchase, StaffNeed
 from archwright.report import document as doc
 from archwright.report.bill import build_bill, name_price
 from archwright.report.document_texts import TaskText, read_texts
@@ -16,7 +16,10 @@ from archwright.report.plan_texts import PURCHASE_LABELS
 
 DAYS_PER_MONTH = 365.25 / 12
 # An event in the life of a machine in a note: "buy 3 in month 24".
-MACHINE_EVENT = re.compile(r"((?:buy|sell|keep|release|extend the support of|renew|replace) \d+) in month (\d+)")
+MACHINE_EVENT = re.compile(
+    r"((?:buy|sell|keep|release|extend the support of|renew|replace) \d+)"
+    r" in month (\d+)"
+)
 # A task inside the reason of a section's line.
 TASK_SENTENCE = re.compile(r"To do: (.+?\.)(?=\s|$)")
 # Sections of the plan file that the document leaves out: they teach, and decide nothing.
@@ -28,10 +31,29 @@ DATA_TOPIC = re.compile(r"Data (?!.*, copy).*")
 UPSTREAM = re.compile(r"(\S+) is planned, not started by archwright\. .*?interface: ([^:]+)")
 # Lines below this share of the bill are not named one by one.
 SMALL_SHARE = 0.01
+# Time of a role below this share of a full-time person is not a vacancy.
+SMALLEST_FTE = 0.005
 
 
 def find_schedule(plan: Plan, option: Option | None) -> Schedule | None:
-    return next((s for s in plan.decision.schedules if option is not None and s.option == option.name), None)
+    if option is None:
+        return None
+    for schedule in plan.decision.schedules:
+        if schedule.option == option.name:
+            return schedule
+    return None
+
+
+def list_phases(plan: Plan, option: Option | None) -> tuple[Phase, ...]:
+    schedule = find_schedule(plan, option)
+    return schedule.phases if schedule is not None else ()
+
+
+def find_pilot(plan: Plan, option: Option | None) -> Phase | None:
+    for phase in list_phases(plan, option):
+        if phase.name == "pilot":
+            return phase
+    return None
 
 
 def start_date(plan: Plan) -> date | None:
@@ -45,29 +67,37 @@ def start_date(plan: Plan) -> date | None:
 def format_month(plan: Plan, months: float) -> str:
     """`Mar 2027`: that many months after the date of the plan."""
     start = start_date(plan)
-    return (
-        f"month {fmt.format_number(months, 2)}"
-        if start is None
-        else f"{start + timedelta(months * DAYS_PER_MONTH):%b %Y}"
-    )
+    if start is None:
+        return f"month {fmt.format_number(months, 2)}"
+    day = start + timedelta(months * DAYS_PER_MONTH)
+    return f"{day:%b %Y}"
 
 
 def list_traits(plan: Plan, option: Option | None) -> frozenset[str]:
     """Traits of the chosen option that select the decisions to ask for."""
     if option is None:
         return frozenset({"infeasible"})
+
     kinds = {purchase.kind for purchase in option.purchases}
-    schedule = find_schedule(plan, option)
-    found = {
-        "chosen": True,
-        "bought": "bought" in kinds,
-        "rented": option.placement != "hosted-api" and bool(kinds - {"bought", "owned"}),
-        "hosted": option.placement == "hosted-api",
-        "committed": any(kind.startswith("commit") for kind in kinds),
-        "regulated": any(_regulation(c.demanded_by) for c in plan.controls),
-        "pilot": schedule is not None and any(phase.name == "pilot" for phase in schedule.phases),
-    }
-    return frozenset(name for name, holds in found.items() if holds)
+    is_hosted = option.placement == "hosted-api"
+    traits = {"chosen", "hosted" if is_hosted else ""}
+    if "bought" in kinds:
+        traits.add("bought")
+    if kinds - {"bought", "owned"} and not is_hosted:
+        traits.add("rented")
+    if any(kind.startswith("commit") for kind in kinds):
+        traits.add("committed")
+    if _list_regulations(plan):
+        traits.add("regulated")
+    if find_pilot(plan, option) is not None:
+        traits.add("pilot")
+    return frozenset(traits)
+
+
+def _list_regulations(plan: Plan) -> list[str]:
+    """The regulations that demand a control, each once."""
+    names = dict.fromkeys(_regulation(control.demanded_by) for control in plan.controls)
+    return list(filter(None, names))
 
 
 def _regulation(demanded_by: str) -> str:
@@ -77,100 +107,146 @@ def _regulation(demanded_by: str) -> str:
 
 
 def list_decisions(plan: Plan, option: Option | None) -> list[doc.Item]:
-    """Decisions for the board, then the people that the option needs."""
+    """Decisions for the board; the people that the option needs stand before the last one."""
     values = _decision_values(plan, option)
-    texts = [row.text.format_map(values) for row in read_texts().select_decisions(list_traits(plan, option))]
-    return [*(doc.Item(text) for text in texts[:-1]), *_people(option), *(doc.Item(text) for text in texts[-1:])]
+    items: list[doc.Item] = []
+    for decision in read_texts().select_decisions(list_traits(plan, option)):
+        items.append(doc.Item(decision.text.format_map(values)))
+    people = list(_list_people(option))
+    return [*items[:-1], *people, *items[-1:]]
 
 
 def _decision_values(plan: Plan, option: Option | None) -> dict[str, str]:
-    schedule, power = find_schedule(plan, option), option.power_kw if option is not None else None
-    pilot = next((p for p in schedule.phases if p.name == "pilot"), None) if schedule is not None else None
-    committed = [p for p in (option.purchases if option is not None else ()) if p.kind.startswith("commit")]
-    named = dict.fromkeys(filter(None, (_regulation(c.demanded_by) for c in plan.controls)))
-    return {
-        "option": option.name if option is not None else "",
-        "provider": option.provider if option is not None else "",
-        "power": fmt.format_quantity(power.high, "kW") if power is not None else "the needed amount",
-        "units": fmt.format_number(option.rack_units) if option is not None and option.rack_units else "the needed",
-        "terms": fmt.format_list(describe_machines(committed)),
-        "regulations": fmt.format_list(name.upper() for name in named),
-        "pilot": format_month(plan, pilot.ends.value) if pilot is not None else "",
-    }
+    """The words for the places in the texts of decisions."""
+    values = {"option": "", "provider": "", "power": "the needed amount", "units": "the needed"}
+    regulations = map(str.upper, _list_regulations(plan))
+    values["regulations"] = fmt.format_list(regulations)
+    values["pilot"] = ""
+    pilot = find_pilot(plan, option)
+    if pilot is not None:
+        values["pilot"] = format_month(plan, pilot.ends.value)
+    values["terms"] = ""
+    if option is None:
+        return values
+
+    values |= {"option": option.name, "provider": option.provider}
+    if option.power_kw is not None:
+        values["power"] = fmt.format_quantity(option.power_kw.high, "kW")
+    if option.rack_units:
+        values["units"] = fmt.format_number(option.rack_units)
+    committed = [bought for bought in option.purchases if bought.kind.startswith("commit")]
+    values["terms"] = fmt.format_list(describe_machines(committed))
+    return values
 
 
 def describe_machines(purchases: Iterable[Purchase]) -> list[str]:
     """`15 x 8x-mi300x (bought)`; machines that several pools share are counted once."""
-    seen, counts = set[str](), dict[tuple[str, str], int]()
+    counted_pools: set[str] = set()
+    counts: dict[str, int] = {}
     for purchase in purchases:
-        key = (purchase.machine, PURCHASE_LABELS[purchase.kind])
-        if purchase.pool not in seen or not purchase.shared_with:
-            counts[key] = counts.get(key, 0) + purchase.peak
-        seen.update(purchase.shared_with)
-    return [f"{count} x {machine} ({kind})" for (machine, kind), count in counts.items()]
+        machine = f"{purchase.machine} ({PURCHASE_LABELS[purchase.kind]})"
+        if purchase.pool not in counted_pools or not purchase.shared_with:
+            counts[machine] = counts.get(machine, 0) + purchase.peak
+        counted_pools.update(purchase.shared_with)
+    return [f"{count} x {machine}" for machine, count in counts.items()]
 
 
-def _people(option: Option | None) -> Iterable[doc.Item]:
+def _list_people(option: Option | None) -> Iterable[doc.Item]:
     if option is None:
         return
     if option.staff:
-        named = (f"{need.role} {need.format_time(need.needed.value)}" for need in option.staff)
-        missing = [f"{need.role} {need.format_time(need.hired)}" for need in option.staff if need.hired > 0.005]
-        more = f"; to find or to hire: {fmt.format_list(missing)}" if missing else ", from the present team"
-        yield doc.Item(f"People: {fmt.format_list(named)}{more}.")
-    elif lines := [line for line in option.cost_lines if line.category == "staff"]:
-        amounts = (f"{line.name}, {fmt.format_money(line.amount.value)} per month" for line in lines)
+        yield doc.Item(f"People: {_describe_staff(option.staff)}.")
+        return
+    amounts: list[str] = []
+    for line in option.cost_lines:
+        if line.category == "staff":
+            amounts.append(f"{line.name}, {fmt.format_money(line.amount.value)} per month")
+    if amounts:
         yield doc.Item(f"People: {'; '.join(amounts)}.")
+
+
+def _describe_staff(staff: tuple[StaffNeed, ...]) -> str:
+    needed: list[str] = []
+    missing: list[str] = []
+    for need in staff:
+        needed.append(f"{need.role} {need.format_time(need.needed.value)}")
+        if need.hired > SMALLEST_FTE:
+            missing.append(f"{need.role} {need.format_time(need.hired)}")
+    people = fmt.format_list(needed)
+    if not missing:
+        return f"{people}, from the present team"
+    return f"{people}; to find or to hire: {fmt.format_list(missing)}"
 
 
 def list_steps(plan: Plan, option: Option) -> Iterable[doc.Item]:
     """The phases of the roadmap in a line each."""
-    schedule = find_schedule(plan, option)
-    for phase in schedule.phases if schedule is not None else ():
-        text = read_texts().phases.get(phase.name, TaskText(text="", owner="platform lead"))
-        until = f"until {format_month(plan, phase.ends.value)}, {format_month(plan, phase.ends.high)} at the latest"
-        yield doc.Item(phase.name.capitalize(), f"{until} ({text.owner}): {_describe_work(plan, phase, text.text)}.")
+    for phase in list_phases(plan, option):
+        text = _find_phase_text(phase)
+        end = format_month(plan, phase.ends.value)
+        latest_end = format_month(plan, phase.ends.high)
+        dates = f"until {end}, {latest_end} at the latest"
+        work = _describe_work(plan, phase, text.text)
+        yield doc.Item(phase.name.capitalize(), f"{dates} ({text.owner}): {work}.")
+
+
+def _find_phase_text(phase: Phase) -> TaskText:
+    unnamed = TaskText(text="", owner="platform lead")
+    return read_texts().phases.get(phase.name, unnamed)
 
 
 def _describe_work(plan: Plan, phase: Phase, text: str) -> str:
-    """The work of a phase; the pilot starts with the measurements that narrow the plan's predictions."""
-    pilots = plan.decision.pilots if phase.name == "pilot" else ()
-    return "; ".join([text, *(f"{one.workload}: {one.summary}, by `{one.command}`" for one in pilots)])
+    """The work of a phase; the pilot starts with the measurements that narrow the predictions."""
+    works = [text]
+    if phase.name == "pilot":
+        for pilot in plan.decision.pilots:
+            works.append(f"{pilot.workload}: {pilot.summary}, by `{pilot.command}`")
+    return "; ".join(works)
 
 
 def list_machine_events(option: Option) -> dict[int, list[str]]:
-    """Purchases, extensions of support and sales after the start, by month, from the notes of the option."""
+    """Purchases, extensions of support and sales after the start, by month, from the notes."""
     events: dict[int, list[str]] = {}
     for note in option.notes:
         machine, _, text = note.partition(": ")
         for event in text.split("; "):
-            if (found := MACHINE_EVENT.fullmatch(event)) is not None and int(found[2]) > 0:
-                events.setdefault(int(found[2]), []).append(f"{found[1]} x {machine}")
+            match = MACHINE_EVENT.fullmatch(event)
+            if match is None:
+                continue
+            month = int(match[2])
+            if month > 0:
+                events.setdefault(month, []).append(f"{match[1]} x {machine}")
     return events
 
 
 def roadmap_chapter(plan: Plan, option: Option) -> doc.Chapter:
     """Phases with their dates; purchases of later years; the end of the horizon."""
-    rows, schedule = list[tuple[str, ...]](), find_schedule(plan, option)
-    for phase in schedule.phases if schedule is not None else ():
-        text = read_texts().phases.get(phase.name, TaskText(text="", owner="platform lead"))
-        ends = format_month(plan, phase.ends.value)
-        late, work = format_month(plan, phase.ends.high), _describe_work(plan, phase, text.text)
-        rows.append((phase.name.capitalize(), format_month(plan, phase.starts.value), ends, late, work, text.owner))
+    rows = [_phase_row(plan, phase) for phase in list_phases(plan, option)]
     for month, events in sorted(list_machine_events(option).items()):
-        when = format_month(plan, month)
-        rows.append((f"Machines, month {month}", when, when, "", "; ".join(events), "purchasing"))
+        date_text = format_month(plan, month)
+        title = f"Machines, month {month}"
+        rows.append((title, date_text, date_text, "", "; ".join(events), "purchasing"))
     end = format_month(plan, plan.horizon_months)
     rows.append(("End of the horizon", end, end, "", "plan again, half a year earlier", "board"))
-    columns = {"Phase": 1.3, "From": 1.2, "Until": 1.2, "At the latest": 1.2, "Work": 3, "Owner": 1.2}
-    lead = (
-        f"Dates count from a signature in {format_month(plan, 0)}. The latest date is the upper end of the 90 % band."
-    )
-    return doc.Chapter("roadmap", "Roadmap", lead, (doc.build_table("Roadmap", columns, rows),))
+
+    columns = {"Phase": 1.3, "From": 1.2, "Until": 1.2}
+    columns |= {"At the latest": 1.2, "Work": 3, "Owner": 1.2}
+    lead = f"Dates count from a signature in {format_month(plan, 0)}. "
+    lead += "The latest date is the upper end of the 90 % band."
+    table = doc.build_table("Roadmap", columns, rows)
+    return doc.Chapter("roadmap", "Roadmap", lead, (table,))
+
+
+def _phase_row(plan: Plan, phase: Phase) -> tuple[str, ...]:
+    text = _find_phase_text(phase)
+    start = format_month(plan, phase.starts.value)
+    end = format_month(plan, phase.ends.value)
+    latest_end = format_month(plan, phase.ends.high)
+    work = _describe_work(plan, phase, text.text)
+    return phase.name.capitalize(), start, end, latest_end, work, text.owner
 
 
 class CustomerTask(NamedTuple):
-    """`demand` and `demanded_by`: the control or the part of the platform behind the task, "" for a fact to decide."""
+    """`demand` and `demanded_by`: the control or part of the platform, "" for a fact to decide."""
 
     text: str
     demand: str
@@ -181,28 +257,43 @@ class CustomerTask(NamedTuple):
 
 def list_tasks(plan: Plan, option: Option | None) -> tuple[CustomerTask, ...]:
     """Facts to decide, then tasks of the platform's sections, then the controls as tasks."""
-    texts = read_texts()
-    found = [
-        CustomerTask(t.text.format_map(values), "", "", t.owner, t.due) for t, values in find_missing(plan, option)
-    ]
+    tasks: dict[tuple[str, str], CustomerTask] = {}
+    for text, values in find_missing(plan, option):
+        task = CustomerTask(text.text.format_map(values), "", "", text.owner, text.due)
+        tasks[task.text, task.demand] = task
     for section in plan.sections:
-        for line in section.lines if section.id not in UNPRINTED_SECTIONS else ():
-            for text in TASK_SENTENCE.findall(line.why):
-                rule = texts.find_owner(f"{line.topic} {text} {section.title}")
-                found.append(CustomerTask(text[0].upper() + text[1:], line.topic, section.title, rule.owner, rule.due))
+        for task in _list_section_tasks(section):
+            tasks[task.text, task.demand] = task
     for control in plan.controls:
-        rule = texts.find_owner(f"{control.demand} {control.feature}")
-        owner, text = control.owner or rule.owner, _describe_control(control)
-        found.append(CustomerTask(text, control.demand, control.demanded_by, owner, rule.due))
-    return tuple({(task.text, task.demand): task for task in found}.values())
+        task = _build_control_task(control)
+        tasks[task.text, task.demand] = task
+    return tuple(tasks.values())
+
+
+def _list_section_tasks(section: Section) -> Iterable[CustomerTask]:
+    if section.id in UNPRINTED_SECTIONS:
+        return
+    for line in section.lines:
+        for text in TASK_SENTENCE.findall(line.why):
+            rule = read_texts().find_owner(f"{line.topic} {text} {section.title}")
+            sentence = text[0].upper() + text[1:]
+            yield CustomerTask(sentence, line.topic, section.title, rule.owner, rule.due)
+
+
+def _build_control_task(control: Control) -> CustomerTask:
+    rule = read_texts().find_owner(f"{control.demand} {control.feature}")
+    owner = control.owner or rule.owner
+    text = _describe_control(control)
+    return CustomerTask(text, control.demand, control.demanded_by, owner, rule.due)
 
 
 def _describe_control(control: Control) -> str:
-    """Describe the work of a control's owner: run a check, use a command, or provide a missing part."""
+    """The work of a control's owner: run a check, use a command, or provide a missing part."""
     verbs = read_texts().verbs
     # The plan of an older release does not say what is missing.
     missing = control.missing or control.feature
-    text = verbs[control.status].format(feature=control.feature, evidence=control.evidence, missing=missing)
+    template = verbs[control.status]
+    text = template.format(feature=control.feature, evidence=control.evidence, missing=missing)
     if control.provided:
         text += verbs["provided"].format(provided=control.provided)
     if control.condition:
@@ -212,26 +303,53 @@ def _describe_control(control: Control) -> str:
 
 def tasks_chapter(plan: Plan, option: Option | None) -> doc.Chapter:
     """One table for each kind of task, in the order of `list_tasks`."""
-    tasks, titles = list_tasks(plan, option), {section.title for section in plan.sections}
-    kinds: dict[str, list[CustomerTask]] = {"To decide": [], "Platform": [], "Controls": []}
-    for task in tasks:
-        kinds["To decide" if not task.demand else "Platform" if task.demanded_by in titles else "Controls"].append(task)
-    tables = []
-    for title, found in kinds.items():
-        columns = {"Task": 4.0} | ({"For": 2.0} if title != "To decide" else {}) | {"Owner": 1.3, "Due": 1.1}
-        rows = list[tuple[doc.Cell | str, ...]]()
-        for task in found:
-            demand = [doc.build_cell(task.demand, task.demanded_by)] if task.demand else []
-            rows.append((task.text, *demand, task.owner, task.due))
-        tables += [doc.build_table(title, columns, rows)] if rows else []
+    section_titles = {section.title for section in plan.sections}
+    decisions: list[CustomerTask] = []
+    platform: list[CustomerTask] = []
+    controls: list[CustomerTask] = []
+    for task in list_tasks(plan, option):
+        if not task.demand:
+            decisions.append(task)
+        elif task.demanded_by in section_titles:
+            platform.append(task)
+        else:
+            controls.append(task)
+
+    blocks = doc.keep_blocks(
+        _decision_task_table(decisions),
+        _task_table("Platform", platform),
+        _task_table("Controls", controls),
+    )
     lead = "Each task has an owner and is due before the end of the named phase of the roadmap."
-    return doc.Chapter("tasks", "Tasks", lead, tuple(tables))
+    return doc.Chapter("tasks", "Tasks", lead, blocks)
+
+
+def _decision_task_table(tasks: list[CustomerTask]) -> doc.TableBlock | None:
+    if not tasks:
+        return None
+    columns = {"Task": 4.0, "Owner": 1.3, "Due": 1.1}
+    rows = [(task.text, task.owner, task.due) for task in tasks]
+    return doc.build_table("To decide", columns, rows)
+
+
+def _task_table(title: str, tasks: list[CustomerTask]) -> doc.TableBlock | None:
+    if not tasks:
+        return None
+    columns = {"Task": 4.0, "For": 2.0, "Owner": 1.3, "Due": 1.1}
+    rows: list[tuple[doc.Cell | str, ...]] = []
+    for task in tasks:
+        demand = doc.build_cell(task.demand, task.demanded_by)
+        rows.append((task.text, demand, task.owner, task.due))
+    return doc.build_table(title, columns, rows)
 
 
 def list_upstreams(option: Option) -> dict[str, str]:
     """Models that the organisation must deploy itself, with the product that serves each."""
-    found = (UPSTREAM.match(note) for note in option.notes)
-    return {one[1]: one[2] for one in found if one is not None}
+    products: dict[str, str] = {}
+    for match in filter(None, map(UPSTREAM.match, option.notes)):
+        model, product = match.groups()
+        products[model] = product
+    return products
 
 
 def find_missing(plan: Plan, option: Option | None) -> Iterable[tuple[TaskText, dict[str, str]]]:
@@ -241,22 +359,60 @@ def find_missing(plan: Plan, option: Option | None) -> Iterable[tuple[TaskText, 
     yield texts["restore"], {}
     if option is None:
         return
+
     if find_schedule(plan, option) is None:
         yield texts["schedule"], {}
-    stored = [line for section in plan.sections if section.id == "storage" for line in section.lines]
-    data = [line.topic.removeprefix("Data ") for line in stored if DATA_TOPIC.fullmatch(line.topic)]
-    backed = {line.topic.removeprefix("Backup of ") for line in stored if line.topic.startswith("Backup of ")}
-    kept = next((line.choice for line in stored if line.topic == "Retention"), "")
-    if bare := [name for name in data if name not in backed]:
-        yield texts["backup"], {"names": fmt.format_list(bare)}
-    if endless := [name for name in data if f"{name} " not in kept]:
-        yield texts["retention"], {"names": fmt.format_list(endless)}
+    storage = _list_storage_lines(plan)
+    without_backup = _list_data_without_backup(storage)
+    if without_backup:
+        yield texts["backup"], {"names": fmt.format_list(without_backup)}
+    without_retention = _list_data_without_retention(storage)
+    if without_retention:
+        yield texts["retention"], {"names": fmt.format_list(without_retention)}
     for model, service in list_upstreams(option).items():
         yield texts["upstream"], {"model": model, "service": service}
-    lines = build_bill(plan, option)
-    least = SMALL_SHARE * sum(line.amount for line in lines if line.amount > 0)
-    weak = [name_price(c) for c in lines if c.amount > least and (c.confidence in WEAK or "undated" in c.as_of)]
-    if weak and option.placement in {*OWN_PLACEMENTS, "hybrid"}:
-        yield texts["quotes"], {"names": fmt.format_list(dict.fromkeys(weak))}
+    weak_prices = _list_weak_prices(plan, option)
+    if weak_prices and option.placement in {*OWN_PLACEMENTS, "hybrid"}:
+        yield texts["quotes"], {"names": fmt.format_list(weak_prices)}
     if option.cumulative_cost and not any(line.by_year for line in option.cost_lines):
         yield texts["years"], {}
+
+
+def _list_storage_lines(plan: Plan) -> list[SectionLine]:
+    lines: list[SectionLine] = []
+    for section in plan.sections:
+        if section.id == "storage":
+            lines += section.lines
+    return lines
+
+
+def _list_data(lines: list[SectionLine]) -> Iterable[str]:
+    for line in lines:
+        if DATA_TOPIC.fullmatch(line.topic):
+            yield line.topic.removeprefix("Data ")
+
+
+def _list_data_without_backup(lines: list[SectionLine]) -> list[str]:
+    topics = {line.topic for line in lines}
+    return [name for name in _list_data(lines) if f"Backup of {name}" not in topics]
+
+
+def _list_data_without_retention(lines: list[SectionLine]) -> list[str]:
+    retention = ""
+    for line in reversed(lines):
+        if line.topic == "Retention":
+            retention = line.choice
+    return [name for name in _list_data(lines) if f"{name} " not in retention]
+
+
+def _list_weak_prices(plan: Plan, option: Option) -> list[str]:
+    """Prices of low confidence or without a date in large lines of the bill, each once."""
+    lines = build_bill(plan, option)
+    positive_total = sum(line.amount for line in lines if line.amount > 0)
+    smallest_amount = SMALL_SHARE * positive_total
+    names: dict[str, None] = {}
+    for line in lines:
+        is_weak = line.confidence in WEAK or "undated" in line.as_of
+        if is_weak and line.amount > smallest_amount:
+            names[name_price(line)] = None
+    return list(names)

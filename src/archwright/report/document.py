@@ -129,7 +129,10 @@ class Position(NamedTuple):
 
 
 class Document(NamedTuple):
-    """`facts`: label and text under the title. `board`: the first two pages. The rest is the data of the parts."""
+    """`facts`: label and text under the title. `board`: the first two pages.
+
+    `plan` and `positions`: the data of the sheets that calculate.
+    """
 
     title: str
     subtitle: str
