@@ -269,6 +269,8 @@ def _list_pins(option: Option, catalog: Catalog, version: str) -> Pins:
     models = {}
     adapters = dict[str, AdapterPin]()
     for pool in option.pools:
+        if pool.kind == "predict":
+            continue  # its models are trained and promoted at its site: no file has a digest before
         hub = catalog.hub_models.get(pool.model)
         file = pool.artefact if pool.artefact is not None and pool.artefact.sha256 else None
         models[pool.name] = ModelPin(
