@@ -57,6 +57,31 @@ def test_freshness_says_which_prices_decide() -> None:
     assert accelerators["TPUv6e"].from_usd_per_hour is None, "its price has expired"
 
 
+def test_devices_are_listed_by_kind() -> None:
+    devices = listed("devices")
+    kinds = {row.kind for row in devices.values()}
+    assert {"server", "desktop", "laptop", "board", "instance", "mac", "laptop-gpu", "gpu"} <= kinds
+    assert set(listed("accelerators")) <= set(devices)
+    server = listed("devices", kind="server")["epyc 9xx4"]
+    assert (server.vendor, server.cores, server.memory_gib) == ("AMD", 96, None)
+    assert "c4-standard-SIZE" in listed("devices", kind="instance")
+    macs = listed("devices", kind="Mac")
+    assert macs and {(row.vendor, row.cores) for row in macs.values()} == {("Apple", None)}
+    assert {row.vendor for row in listed("devices", kind="laptop", vendor="intel").values()} == {"Intel"}
+    assert not set(listed("devices", fresh=True)) & {name for name, row in devices.items() if row.freshness == "stale"}
+
+
+def test_a_numbering_is_spelled_without_the_signs_of_its_pattern() -> None:
+    for name in listed("devices"):
+        assert name and not set(name) & set("\\[]()*?|^$"), name
+
+
+def test_an_unknown_kind_is_refused_with_the_known_ones(cli: CommandLine) -> None:
+    assert "laptop" in cli.error("catalog list devices --kind phone", 2)
+    assert "AW-USE-75" in cli.error("catalog list nodes --kind laptop", 2)
+    assert "cores" in cli.text("catalog list devices --kind server")
+
+
 def test_rows_are_sorted_and_cut() -> None:
     found = api.catalog.list("nodes", filters=CatalogFilters(limit=3))
     prices = [row.usd for row in listed("nodes").values()]

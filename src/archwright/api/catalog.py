@@ -91,7 +91,7 @@ class CatalogCheck(Record):
 
 
 def list(table: str, *, filters: CatalogFilters = NO_FILTERS) -> CatalogListing:  # noqa: A001 - the verb's name
-    """List accelerators, models, offers or nodes (machines to buy) that fit `filters`."""
+    """List accelerators, devices, models, offers or nodes (machines to buy) that fit `filters`."""
     return list_catalog(load_catalog(locate_home(settings.load())), table, filters)
 
 

@@ -1,4 +1,4 @@
-"""The rows of `catalog list`: accelerators, models, offers or machines to buy, filtered and sorted."""
+"""The rows of `catalog list`: accelerators, devices, models, offers or machines to buy, filtered and sorted."""
 
 import difflib
 from collections.abc import Callable, Iterable
@@ -6,6 +6,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from archwright.catalog.catalog import Catalog
+from archwright.catalog.named_devices import NamedDevice, list_named_devices
 from archwright.catalog.tables import cost_records, records
 from archwright.contract.record import Record, as_dict
 from archwright.errors import CatalogError, UsageError, argument_error
@@ -28,6 +29,7 @@ class CatalogFilters(Record):
     provider: str | None = None
     place: str | None = None
     accelerator: str | None = None
+    kind: str | None = None
     licence: str | None = None
     min_memory_gib: float | None = None
     max_usd: float | None = None
@@ -53,6 +55,16 @@ class ListedAccelerator(ListedRow):
     bf16_tflops: float | None
     planned: bool
     from_usd_per_hour: float | None
+
+
+class ListedDevice(ListedRow):
+    """A device that predictions know by this name. `cores`: of a processor, else None; an instance has a part of it."""
+
+    kind: str
+    vendor: str
+    cores: int | None
+    memory_gib: float | None
+    memory_gb_per_s: float
 
 
 class ListedModel(ListedRow):
@@ -209,7 +221,10 @@ def _list_known_names(catalog: Catalog, filter_name: str) -> Iterable[str] | Non
     """Return the names that a filter may have as its value; None if its value is no name."""
     match filter_name:
         case "vendor":
-            return set(map(attrgetter("vendor"), catalog.accelerators.values()))
+            rows = map(attrgetter("row"), list_named_devices(catalog))
+            return set(map(attrgetter("vendor"), rows))
+        case "kind":
+            return set(map(attrgetter("kind"), list_named_devices(catalog)))
         case "licence":
             return set(map(attrgetter("licence"), catalog.models.values()))
         case "provider":
@@ -299,6 +314,38 @@ def _find_lowest_prices(catalog: Catalog) -> dict[str, float]:
 
 def _sort_accelerators(row: ListedAccelerator) -> tuple[Any, ...]:
     return -row.memory_gib, -row.memory_gb_per_s, row.id
+
+
+def _show_device(catalog: Catalog, device: NamedDevice) -> ListedDevice:
+    row = device.row
+    memory_gib = None
+    if row.memory_bytes:
+        memory_gib = round(row.memory_bytes / GIB, 1)
+    memory_gb_per_s = round(row.memory_bandwidth_bytes_per_s / GIGA)
+    return ListedDevice(
+        **_describe(catalog, row, device.name),
+        kind=device.kind,
+        vendor=row.vendor,
+        cores=device.cores or None,
+        memory_gib=memory_gib,
+        memory_gb_per_s=memory_gb_per_s,
+    )
+
+
+def _sort_devices(row: ListedDevice) -> tuple[Any, ...]:
+    return row.kind, row.vendor, row.id
+
+
+def _is_of_kind(_: Catalog, device: NamedDevice, kind: str) -> bool:
+    return device.kind == kind
+
+
+def _is_device_of_vendor(catalog: Catalog, device: NamedDevice, vendor: str) -> bool:
+    return _is_of_vendor(catalog, device.row, vendor)
+
+
+def _is_device_fresh(catalog: Catalog, device: NamedDevice, fresh: bool) -> bool:
+    return _is_fresh(catalog, device.row, fresh)
 
 
 def _show_model(catalog: Catalog, row: records.ModelSpec) -> ListedModel:
@@ -401,6 +448,7 @@ def _read_nodes(catalog: Catalog) -> Iterable[cost_records.ServerSpec]:
 
 
 ACCELERATOR_FILTERS: RowTests = {"vendor": _is_of_vendor, "min_memory_gib": _has_memory, "fresh": _is_fresh}
+DEVICE_FILTERS: RowTests = {"kind": _is_of_kind, "vendor": _is_device_of_vendor, "fresh": _is_device_fresh}
 MACHINE_FILTERS: RowTests = {
     "accelerator": _has_accelerator,
     "min_memory_gib": _has_device_memory,
@@ -414,6 +462,7 @@ OFFER_FILTERS: RowTests = MACHINE_FILTERS | {
 NODE_FILTERS: RowTests = MACHINE_FILTERS | {"max_usd": _costs_to_buy}
 TABLES: dict[str, ListedTable] = {}
 TABLES["accelerators"] = ListedTable(_read_accelerators, _show_accelerator, _sort_accelerators, ACCELERATOR_FILTERS)
+TABLES["devices"] = ListedTable(list_named_devices, _show_device, _sort_devices, DEVICE_FILTERS)
 TABLES["models"] = ListedTable(_read_models, _show_model, _sort_models, {"licence": _has_licence})
 TABLES["offers"] = ListedTable(_read_offers, _show_offer, _sort_offers, OFFER_FILTERS)
 TABLES["nodes"] = ListedTable(_read_nodes, _show_node, _sort_nodes, NODE_FILTERS)

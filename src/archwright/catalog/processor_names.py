@@ -107,6 +107,11 @@ def _find_processor(name: str, folder: Path) -> Accelerator | None:
     return None
 
 
+def build_family_row(name: str, family: ProcessorFamily) -> Accelerator:
+    """Return the row of a processor of `family` with its usual cores."""
+    return _build_row(name, family, None)
+
+
 def _build_row(name: str, family: ProcessorFamily, stated_cores: re.Match[str] | None) -> Accelerator:
     notes = [family.isa, "not offered by any plan"]
     if stated_cores is not None:

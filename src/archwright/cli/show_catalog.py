@@ -112,6 +112,14 @@ LISTING_COLUMNS = {
         TableColumn("planned", "planned", rank=2),
         _make_number("from USD/h", "from_usd_per_hour"),
     ),
+    "devices": (
+        TableColumn("device", "id"),
+        TableColumn("kind", "kind", whole=True),
+        TableColumn("vendor", "vendor", rank=5),
+        TableColumn("cores", "cores", number=True),
+        _make_number("GiB", "memory_gib"),
+        _make_number("GB/s", "memory_gb_per_s"),
+    ),
     "models": (
         TableColumn("model", "id"),
         _make_number("10^9 parameters", "parameters"),
