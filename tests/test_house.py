@@ -92,6 +92,8 @@ PRIVATE_WORDS = {
     *("seat", "slack", "slate", "slates", "stretch", "teller", "tells", "till", "told", "turn", "turns"),
     *("unpromised", "voice", "wanted", "whereabouts", "whose", "wish"),
 }
+# The name of a test is a sentence, in which these words have their plain meaning.
+ENGLISH_IN_TESTS = {"asked", "asks", "carried", "kept", "room", "tells", "told", "turn", "turns", "whose"}
 # The first commit whose subject follows the rule of CONTRIBUTING.md.
 SUBJECTS_SINCE = "6157a9b0"
 # Merges follow the rule since this commit.
@@ -288,6 +290,15 @@ def test_names_hold_no_private_words() -> None:
         for name in names:
             words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
             broken += [f"{show(path)}: {name}" for _ in words & PRIVATE_WORDS]
+    assert broken == []
+
+
+def test_names_of_tests_hold_no_private_words() -> None:
+    broken = []
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for name in re.findall(r"^ *(?:async )?def (test_\w+)", path.read_text(encoding="utf-8"), re.M):
+            if not PRIVATE_WORDS.difference(ENGLISH_IN_TESTS).isdisjoint(name.split("_")):
+                broken.append(f"{show(path)}: {name}")
     assert broken == []
 
 

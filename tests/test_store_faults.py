@@ -48,7 +48,7 @@ def opened(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def test_a_full_database_is_said_in_three_lines(opened: Store) -> None:
+def test_a_full_database_is_reported_in_three_lines(opened: Store) -> None:
     def small(connection: object, _: object) -> None:
         connection.execute("PRAGMA max_page_count = 20")  # type: ignore[attr-defined]
 

@@ -224,7 +224,7 @@ def test_processes_that_make_the_pepper_at_once_end_with_one(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("content", [b"", b"short"])
-def test_a_damaged_pepper_is_said_in_three_lines(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_pepper_is_reported_in_three_lines(tmp_path: Path, content: bytes) -> None:
     home = Home(tmp_path / "home")
     home.pepper.write_bytes(content)
     error = error_of("AW-ACC-01", load_pepper, home, Store(home.store_url))

@@ -214,7 +214,7 @@ def test_an_auditor_needs_the_database_and_the_second_place_alone(
     assert not (tmp_path / "auditor" / "secrets").exists()
 
 
-def test_what_the_check_cannot_see_is_said(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_check_cannot_see_is_reported(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     log.second.write_bytes(log.second.read_bytes().splitlines(keepends=True)[0])
     assert audit.verify().warning == f"the second place covers 1 of {3 * RECORDS} records"
     monkeypatch.setenv("ARCHWRIGHT_AUDIT_SECOND_PLACE", "none")

@@ -322,7 +322,7 @@ def read_usage_numbers(log: Log) -> list[object]:
     return [row[0] for row in rows_of(log, "select seq from served_blocks order by seq")]
 
 
-def test_old_usage_is_removed_after_a_checkpoint_has_said_so(retained: Log) -> None:
+def test_old_usage_is_removed_after_a_checkpoint_has_recorded_it(retained: Log) -> None:
     assert read_usage_numbers(retained) == [4, 5, 6]
     newest = read_checkpoints(retained.home.audit_checkpoints)[-1]
     assert newest.usage_start is not None and newest.usage is not None

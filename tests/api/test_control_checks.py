@@ -107,14 +107,14 @@ def measured(plan: Plan, platform: PlatformConnection) -> dict[str, Measurement]
     return {measurement.prediction_id.removesuffix(".held"): measurement for measurement in found}
 
 
-def test_what_is_promised_is_what_can_be_asked(plan: Plan) -> None:
+def test_every_prediction_has_an_address_to_measure_it(plan: Plan) -> None:
     assert {feature.check for feature in read_features() if feature.check} == set(CHECKS)
     assert {prediction.query.labels["control"] for prediction in plan.predictions} == set(CHECKS)
     assert {prediction.estimate.basis for prediction in plan.predictions} == {basis.id for basis in plan.bases}
     assert all(prediction.estimate.low == prediction.estimate.high == 1.0 for prediction in plan.predictions)
 
 
-def test_nothing_is_promised_where_no_platform_of_ours_is_brought_up(plan: Plan) -> None:
+def test_nothing_is_predicted_without_a_platform_of_ours(plan: Plan) -> None:
     away = replace(plan.options[0], placement="cloud")
     assert (
         predict_controls(plan.controls, away, PlanProvenance())
@@ -134,7 +134,7 @@ def test_every_guarded_route_is_asked_without_a_key(plan: Plan, gateway: str, st
 
 
 @pytest.mark.process
-def test_one_open_route_breaks_the_promise(
+def test_one_open_route_fails_the_control(
     plan: Plan, gateway: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Gateway, "open_paths", frozenset({"/metrics"}))
@@ -342,5 +342,5 @@ def test_no_regulation_claims_more_than_a_check_can_show() -> None:
         assert control.missing or control.evidence, control.id
 
 
-def test_other_promises_are_left_alone(null_plan: Plan, store: Store) -> None:
+def test_other_predictions_are_left_alone(null_plan: Plan, store: Store) -> None:
     assert control_measurements(null_plan, PlatformConnection(HERE, None, store), 1.0) == []

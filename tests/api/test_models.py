@@ -291,7 +291,7 @@ def test_from_any_id_on_the_way(stage: Stage) -> None:
     assert (found.run, found.dataset_versions, len(found.files)) == ("r-digits-7", ("rows@v1",), 1)
 
 
-def test_a_model_goes_before_a_data_set_of_its_name_unless_the_kind_is_said(stage: Stage) -> None:
+def test_a_model_goes_before_a_data_set_of_its_name_unless_the_kind_is_stated(stage: Stage) -> None:
     stage.version(1, "rows")
     assert api.lineage("rows@v1").model == "rows@v1"
     assert api.lineage("dataset:rows@v1").model is None

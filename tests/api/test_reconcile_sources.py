@@ -51,7 +51,7 @@ def test_the_gate_fails_at_both_ends(null_plan: Plan, plan_file: Path, factor: f
     assert caught.value.result is not None
 
 
-def test_a_gate_without_a_judged_value_fails(null_plan: Plan, plan_file: Path) -> None:
+def test_a_gate_without_an_assessed_value_fails(null_plan: Plan, plan_file: Path) -> None:
     write_plan(replace(null_plan, predictions=null_plan.predictions[2:]), plan_file)
     with pytest.raises(ReconcileError) as caught:
         api.reconcile(str(plan_file), report=[RATE], gate=True)

@@ -275,7 +275,7 @@ WELL = "--upstream m=http://127.0.0.1:1/v1"
         (f"{WELL} --host 0.0.0.0", "AW-OPS-11"),
     ],
 )
-def test_what_makes_no_sense_is_said_in_three_lines(cli: CommandLine, line: str, code: str) -> None:
+def test_what_makes_no_sense_is_reported_in_three_lines(cli: CommandLine, line: str, code: str) -> None:
     out, err = cli.run(f"serve --port 0 {line}", 8 if "OPS" in code else 2)
     assert err.startswith(code) and out == "" and len(err.splitlines()) <= 3
 

@@ -207,7 +207,7 @@ def test_it_became_a_model_version_that_knows_where_it_comes_from(unbroken: Unbr
     assert all(isinstance(edge, LineageEdge) for edge in edges)
 
 
-def test_what_was_promised_is_held_against_what_was_measured(unbroken: Unbroken) -> None:
+def test_what_was_predicted_is_held_against_what_was_measured(unbroken: Unbroken) -> None:
     run = unbroken.run
     assert run.predictions == PROMISES
     verdicts = {one.metric: one.verdict for one in run.deviations}
@@ -234,7 +234,7 @@ def test_the_runs_folder_has_two_checkpoints_and_a_whole_result(unbroken: Unbrok
     assert run_execution.read_result(unbroken.ready.home, unbroken.run.id).file == "adapter_model.safetensors"
 
 
-def test_list_and_show_say_what_train_said(unbroken: Unbroken, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_and_show_agree_with_train(unbroken: Unbroken, capsys: pytest.CaptureFixture[str]) -> None:
     cli = CommandLine(capsys)
     assert api.runs.list() == (unbroken.run,)
     assert api.runs.show(unbroken.run.id) == api.runs.show("assistant") == unbroken.run

@@ -135,7 +135,7 @@ def test_every_file_is_read_and_every_source_without_one_is_named(done: Done) ->
     assert "*skypilot*aws*.csv" in {row.file for row in done.report.missing}
 
 
-def test_promised_prices_stand_beside_the_list_price(done: Done) -> None:
+def test_predicted_prices_stand_beside_the_list_price(done: Done) -> None:
     eight = offer(done, f"azure:westeurope:{samples.D8}")
     prices = (eight.on_demand_usd_per_hour, eight.commit_1y_usd_per_hour, eight.commit_3y_usd_per_hour)
     assert prices == (0.46, 0.3, 0.2)

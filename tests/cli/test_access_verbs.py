@@ -118,7 +118,7 @@ def test_a_tenant_has_its_content_traced_or_not(cli: CommandLine) -> None:
         ("user limit nobody ann --rpm 1", "AW-USE-34"),
     ],
 )
-def test_what_makes_no_sense_is_said(cli: CommandLine, line: str, code: str) -> None:
+def test_what_makes_no_sense_is_reported(cli: CommandLine, line: str, code: str) -> None:
     assert cli.json_error(line, 2)["code"] == code
 
 

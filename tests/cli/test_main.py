@@ -36,7 +36,7 @@ def test_an_error_is_three_lines_or_json_on_standard_error(cli: CommandLine) -> 
     assert "country" in error["nearest"]
 
 
-def test_what_others_said_does_not_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+def test_records_of_others_do_not_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
     said = "Grüße\n\ttab \x1b]0;owned\x07\x1b[2J\x9b1A\r end"
     show_platform.print_stream(iter([said]))
     sys.stdout.write(OperateError("AW-OPS-32", said).lines())

@@ -118,7 +118,7 @@ def test_runs_as_a_table(cli: CommandLine) -> None:
     assert "archwright train" in cli.printed(show_train.print_runs, ())
 
 
-def test_a_run_with_its_promises_kept_or_not(cli: CommandLine) -> None:
+def test_a_run_with_predictions_inside_and_outside_their_intervals(cli: CommandLine) -> None:
     kept = replace(RUN, predictions=(PROMISE,), deviations=(HELD,), resumed=1)
     shown = cli.printed(show_train.print_run, kept)
     for part in ("resumed once", "assistant@v1", "4.0000 at first, 2.5000 at last", "Plan versus actual", "worse"):

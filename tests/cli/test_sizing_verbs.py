@@ -183,7 +183,7 @@ def test_bad_arguments_are_refused(cli: CommandLine, words: str, code: str, says
     assert error.startswith(code) and says in error
 
 
-def test_a_limit_out_of_reach_is_said(cli: CommandLine) -> None:
+def test_a_limit_out_of_reach_is_reported(cli: CommandLine) -> None:
     line = "predict image '1 vCPU' --pixels 1e6 --parameters 25e6 --latency-p95-s 0.1"
     assert "weak: an idle machine takes" in cli.text(line)
 

@@ -118,7 +118,7 @@ BAND = Estimate(value=2.0, low=1.0, high=4.0, unit="s")
         ("tokens_per_s", 4.01, "better"),
     ],
 )
-def test_judge(metric: str, measured: float | None, verdict: str) -> None:
+def test_verdict_of_a_measurement(metric: str, measured: float | None, verdict: str) -> None:
     assert evidence.determine_verdict(metric, BAND, measured) == verdict
 
 

@@ -131,7 +131,7 @@ def test_the_waits_of_the_plan_are_the_gateways(null_plan: Plan) -> None:
     assert (endpoint.wait_s, endpoint.overflow_wait_s) == (0.7, 0.5)
 
 
-def test_where_no_residency_is_stated_data_of_people_stay_in_the_house(null_plan: Plan) -> None:
+def test_without_a_residency_personal_data_stay_on_premises(null_plan: Plan) -> None:
     config = gateway_of(mixed(null_plan, "internal", ()), REACHED)
     found = {pool.name: is_outside_residency(config.endpoints[0], pool) for pool in config.pools}
     assert found == {"house": False, "away": True} and config.endpoints[0].overflow == ("away",)
@@ -152,7 +152,7 @@ def test_stricter_data_than_planned_for_go_where_the_plan_says_it_of_them(null_p
     assert not away("health", health=("FR",))
 
 
-def test_with_nothing_in_the_house_nobody_looks_for_what_could_only_be_refused(null_plan: Plan) -> None:
+def test_without_own_pools_no_data_class_is_searched_for(null_plan: Plan) -> None:
     plan = mixed(null_plan, "internal", ())
     away = plan.pools[0]
     plan = replace(plan, pools=(away, replace(away, name="far", replicas=2)))

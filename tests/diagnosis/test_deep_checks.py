@@ -58,7 +58,7 @@ def gateway(home: Home, tmp_path: Path, processes: None) -> Iterator[str]:
 
 
 @pytest.mark.enable_socket
-def test_a_gateway_is_judged_by_its_own_settings(cli: CommandLine, gateway: str) -> None:
+def test_a_gateway_is_assessed_by_its_own_settings(cli: CommandLine, gateway: str) -> None:
     checks = read_checks(cli, 1)
     assert [name for name, check in checks.items() if check["state"] == "failure"] == []
     assert gateway in checks["port"]["detail"], "its port is in use, by the gateway itself"

@@ -205,7 +205,7 @@ def test_the_nearest_whole_quantisation_is_taken_without_a_choice(server: HubSer
 
 
 @pytest.mark.enable_socket
-def test_a_licence_against_commercial_use_is_said_during_the_download(server: HubServer, home: Home) -> None:
+def test_a_licence_against_commercial_use_is_reported_during_the_download(server: HubServer, home: Home) -> None:
     server.repositories["Tiny/Limited"] = Repository(licence="cc-by-nc-4.0")
     steps: list[str] = []
     with listen_to_steps(steps.append):
@@ -344,7 +344,7 @@ def test_without_a_network_the_copy_of_the_home_is_used(
 
 
 @pytest.mark.enable_socket
-def test_a_full_disk_is_said_before_the_download(
+def test_a_full_disk_is_reported_before_the_download(
     server: HubServer, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(home.folder())._replace(free=64 << 20)
@@ -355,7 +355,7 @@ def test_a_full_disk_is_said_before_the_download(
 
 
 @pytest.mark.enable_socket
-def test_a_disk_that_fills_up_is_said_with_the_home(
+def test_a_disk_that_fills_up_is_reported_with_the_home(
     server: HubServer, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home.folder("models")

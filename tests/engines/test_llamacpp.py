@@ -79,7 +79,7 @@ def test_serves_the_real_model(model_home: Home, embeddings: bool) -> None:
         ("bert", 0, {"settings": {"embeddings": True, "rerank": True}}, "AW-ENG-06", "either embeds or reranks"),
     ],
 )
-def test_what_cannot_be_loaded_is_said_and_leaves_no_socket(
+def test_what_cannot_be_loaded_is_reported_and_leaves_no_socket(
     model_home: Home, architecture: str, width: int, changes: dict[str, Any], code: str, said: str
 ) -> None:
     digest = SMALL_MODEL.sha256 if "model_sha256" in changes else "b" * 64
@@ -95,7 +95,7 @@ def test_what_cannot_be_loaded_is_said_and_leaves_no_socket(
     assert not model_home.socket(config.socket).exists()
 
 
-def test_too_little_memory_is_said_with_both_figures(model_home: Home) -> None:
+def test_too_little_memory_is_reported_with_both_figures(model_home: Home) -> None:
     config = replace(CONFIG, slots=1000, context_tokens=1 << 20)
     with refuses("AW-ENG-14", r"24159.\d\d GB are needed .0.10 GB file, 24159.19 GB cache., \d+.\d\d GB are available"):
         llamacpp.serve(config, model_home, Journal("x", io.StringIO()))

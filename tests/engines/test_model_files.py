@@ -127,7 +127,7 @@ def test_a_wheel_with_something_else_is_refused_and_removed(home: Home, run: Com
         (lambda arguments, _: subprocess.CompletedProcess(arguments, 0, "", ""), "no wheel"),
     ],
 )
-def test_what_cannot_be_had_is_said_in_three_lines(home: Home, run: CommandRunner, said: str) -> None:
+def test_what_cannot_be_had_is_reported_in_three_lines(home: Home, run: CommandRunner, said: str) -> None:
     with refuses("AW-GET-03", said) as missing:
         fetch_model(ARTEFACT, home, run=run)
     assert len(missing.value.lines().splitlines()) == 3

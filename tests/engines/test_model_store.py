@@ -64,7 +64,7 @@ def test_a_file_is_copied_under_its_digest_and_known_to_the_catalog(home: Home, 
         find_stored_model(home, "mine")
 
 
-def test_a_lost_or_changed_file_is_said_with_its_source_and_can_be_removed(home: Home, file: Path) -> None:
+def test_a_lost_or_changed_file_is_reported_with_its_source_and_can_be_removed(home: Home, file: Path) -> None:
     stored = add_model(file, "mine", "", home)
     with refuses("AW-GET-02", hint="use one of mine; or fetch it: archwright models fetch mime"):
         find_stored_model(home, "mime")

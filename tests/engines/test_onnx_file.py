@@ -27,7 +27,7 @@ def _refused(folder: Path, data: bytes, sha256: str | None = None) -> EngineErro
     return refused.value
 
 
-def test_a_whole_file_gives_its_notes_and_a_wrong_digest_is_said(tmp_path: Path) -> None:
+def test_a_whole_file_gives_its_notes_and_a_wrong_digest_is_reported(tmp_path: Path) -> None:
     refused = _refused(tmp_path, WHOLE, "0" * 64)
     assert refused.code == "AW-ENG-10" and "SHA-256" in refused.message
     assert read_onnx(tmp_path / "m.onnx") == (WHOLE, NAMED)

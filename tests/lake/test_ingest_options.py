@@ -147,7 +147,7 @@ def test_progress_has_a_rate_and_the_time_left(lake: Lake) -> None:
     assert any(step.startswith("ingesting a.csv: 100% of 0 MB, ") and step.endswith("s left") for step in steps), steps
 
 
-def test_a_wrong_guess_of_kinds_costs_a_second_pass_only(lake: Lake) -> None:
+def test_a_wrong_estimate_of_kinds_costs_a_second_pass_only(lake: Lake) -> None:
     """The first rows show integers; later rows have texts and another column."""
     rows = [{"n": n} for n in range(100_000)] + [{"n": f"text {n}", "late": True} for n in range(3000)]
     lake.put_rows("a.jsonl", rows)

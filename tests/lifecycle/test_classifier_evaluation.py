@@ -169,7 +169,7 @@ def test_a_rival_that_would_refuse_rows_is_wrong_about_them(shop: Shop, tmp_path
     assert scores["balanced_accuracy_change"].low > 0.4
 
 
-def test_a_rival_that_cannot_be_asked_is_said_with_the_way_out(shop: Shop) -> None:
+def test_a_rival_that_cannot_be_asked_is_reported_with_the_way_out(shop: Shop) -> None:
     shop.promote(shop.model(replace(CANCER, name="moved")))
     model = shop.model(replace(DIGITS, name="moved", steps=60))
     gate = _by_name(evaluate_classifier(shop.store, shop.home, model))[1][NOT_WORSE_GATE]

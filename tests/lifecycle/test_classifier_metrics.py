@@ -48,7 +48,7 @@ def test_of_a_hundred_intervals_some_ninety_five_hold_the_truth() -> None:
     assert 930 <= covered <= 970
 
 
-def test_a_paired_change_knows_its_direction_and_its_doubt() -> None:
+def test_a_paired_change_knows_its_direction_and_its_uncertainty() -> None:
     truth = [0] * 100 + [1] * 100
     right, wrong = [True] * 200, [False] * 200
     same = balanced_accuracy_change(truth, right, right)

@@ -90,7 +90,7 @@ def test_what_a_killed_registration_left_is_swept_once_it_is_old(stage: Stage) -
     assert not old.exists() and young.exists()
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -62,7 +62,7 @@ def test_it_is_private_and_allocated_whole(table: SharedTable, tmp_path: Path) -
     assert files[0].stat().st_blocks * 512 >= SIZE, "a disk that is full later must not be a SIGBUS"
 
 
-def test_full_is_said_and_the_rest_stays(table: SharedTable) -> None:
+def test_full_is_reported_and_the_rest_stays(table: SharedTable) -> None:
     table.write(put, b"a", b"1")
     with pytest.raises(StoreError, match="full") as caught:
         for number in range(SIZE):
@@ -135,7 +135,7 @@ def test_one_that_cannot_be_recreated_on_a_full_disk_is_when_there_is_room(table
     assert table.get(b"k") == b"v"
 
 
-def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_used_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_space(_file: int, _start: int, _length: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -146,7 +146,7 @@ def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.process
-def test_a_file_that_may_not_grow_so_large_is_said(tmp_path: Path) -> None:
+def test_a_file_that_may_not_grow_so_large_is_reported(tmp_path: Path) -> None:
     """In a separate process, because its limit cannot be raised again."""
     code = (
         "import resource, sys; from pathlib import Path; from archwright.monitor.shared_table import SharedTable;"
@@ -160,7 +160,7 @@ def test_a_file_that_may_not_grow_so_large_is_said(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_system_that_cannot_lock_is_said(tmp_path: Path) -> None:
+def test_a_file_system_that_cannot_lock_is_reported(tmp_path: Path) -> None:
     class NoLocks(SharedTable):
         def _open_environment(self, path: Path) -> lmdb.Environment:
             if path.name == "new":

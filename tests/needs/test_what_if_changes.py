@@ -139,7 +139,7 @@ def test_what_cannot_be_changed(
     assert code == 61 or "what_if" in str(error.where)
 
 
-def test_what_cannot_be_read_is_said_as_for_any_needs_file(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_reported_as_for_any_needs_file(tmp_path: Path) -> None:
     with pytest.raises(NeedsError) as caught:
         changed(tmp_path / "nowhere.yaml", "budget.per_month=1")
     assert caught.value.code == "AW-NEEDS-01"

@@ -117,7 +117,7 @@ def test_a_second_model_of_a_workload_stays(null_plan: Plan, version: ModelVersi
     assert [pool.serves for pool in config.pools] == [version.id, "other-model"]
 
 
-def test_what_is_wanted_is_what_is_in_production(stage: Stage) -> None:
+def test_the_desired_state_is_what_is_in_production(stage: Stage) -> None:
     first, second = stage.version(), stage.version("wear", task="tabular-classifier")
     stage.change(first)
     stage.change(second, "wear")

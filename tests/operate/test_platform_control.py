@@ -98,7 +98,7 @@ def test_running_twice_is_refused(plan_file: str) -> None:
     error_of("AW-OPS-30", up, "no-such-needs.yaml")  # before a plan is read or a model is fetched
 
 
-def test_a_port_in_use_is_said(plan_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_in_use_is_reported(plan_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform_control, "PORT_TIMEOUT_S", 0.1)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -92,7 +92,7 @@ def test_what_runs_beside_the_machines_counts_against_their_limit(plan_of: Make,
     assert (cost in missed(option)) == (getattr(option, cost).value > whole * 0.98)
 
 
-def test_a_house_without_a_site_stands_in_the_organisations_country(plan_of: Make) -> None:
+def test_an_on_premises_option_without_a_site_is_in_the_organisations_country(plan_of: Make) -> None:
     option = option_of(plan_of("clinic", edit({"placement.site": GONE}, HOUSE)), "on-premises")
     assert option.regions == ("DE",) and option.feasible
 
@@ -237,7 +237,7 @@ def test_the_bill_of_seconds(needs_of: Read, catalog: Catalog) -> None:
 # --- facts that are too old, names nobody knows
 
 
-def test_nobody_promises_what_nothing_of_ours_serves(needs_of: Read, catalog: Catalog) -> None:
+def test_nothing_is_predicted_for_what_others_serve(needs_of: Read, catalog: Catalog) -> None:
     promised, served = Planner(needs_of("startup")[0], catalog, PlanProvenance(), NOW).predict_chosen(None)
     assert (promised.predictions, served) == ((), ())
 
@@ -311,7 +311,7 @@ def test_a_long_limit_or_data_that_may_not_travel_is_answered_from_one_region(pl
     assert len(option_of(plan_of("startup", bound), "cloud").pools) == 1
 
 
-def test_a_house_answers_only_its_own_place(plan_of: Make) -> None:
+def test_an_on_premises_site_answers_only_its_own_place(plan_of: Make) -> None:
     options = {o.placement: o for o in plan_of("startup", places(0.4, "on-premises", "hybrid")).options}
     miss = options["on-premises"].misses[0]
     assert (miss.constraint, miss.value, miss.limit) == ("support-chat.traffic.regions", "US", "EEA")

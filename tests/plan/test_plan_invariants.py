@@ -85,7 +85,9 @@ def owning(count: int, load: float, **factors: float) -> Callable[[dict[str, Any
 @pytest.mark.nightly
 @few
 @given(st.integers(0, 7), st.integers(1, 4), st.floats(0.05, 5.0))
-def test_a_machine_that_is_owned_never_makes_a_house_dearer(plan_of: Make, there: int, more: int, load: float) -> None:
+def test_a_machine_that_is_owned_never_makes_on_premises_dearer(
+    plan_of: Make, there: int, more: int, load: float
+) -> None:
     no_cheaper(plan_of("manufacturer", owning(there + more, load)), plan_of("manufacturer", owning(there, load)))
 
 
@@ -126,7 +128,7 @@ def test_a_shared_load_keeps_power_racks_and_the_machines_there_are(
 @pytest.mark.nightly
 @few
 @given(st.floats(3.0, 60.0), st.integers(4, 60), st.floats(0.3, 8.0))
-def test_power_and_racks_of_a_house_are_never_exceeded(plan_of: Make, power: float, rack: int, load: float) -> None:
+def test_power_and_racks_of_a_site_are_never_exceeded(plan_of: Make, power: float, rack: int, load: float) -> None:
     change = edit({"placement.site.power_kw": power, "placement.site.rack_units": rack}, scaled("clinic", load=load))
     for option in plan_of("clinic", change).options:
         if option.placement in ("on-premises", "hybrid"):
@@ -135,7 +137,7 @@ def test_power_and_racks_of_a_house_are_never_exceeded(plan_of: Make, power: flo
 
 @few
 @given(st.floats(1.0, 2e6), st.floats(1.0, 6e4))
-def test_a_budget_is_judged_on_the_value(plan_of: Make, capex: float, month: float) -> None:
+def test_a_budget_is_assessed_on_the_value(plan_of: Make, capex: float, month: float) -> None:
     for option in plan_of("clinic", edit({"budget.capex": capex, "budget.per_month": month})).options:
         amounts = (("capex", option.capex, capex), ("per_month", option.cost_per_month, month))
         over = {name for name, amount, limit in amounts if amount is not None and amount.value > limit}

@@ -18,7 +18,7 @@ Make = Callable[..., Plan]
 
 
 @pytest.mark.parametrize("name", ["clinic", "manufacturer"])
-def test_the_engines_of_a_house_fit_on_its_machines(plan_of: Make, catalog: Catalog, name: str) -> None:
+def test_the_engines_of_a_site_fit_on_its_machines(plan_of: Make, catalog: Catalog, name: str) -> None:
     option = option_of(plan_of(name), "on-premises")
     had: dict[str, int] = {}
     for bought in {(b.machine, b.kind): b for b in option.purchases if "downtime" not in b.pool}.values():
@@ -50,7 +50,7 @@ def test_a_fleet_that_computes_together_is_not_interruptible(plan_of: Make) -> N
 
 
 @pytest.mark.nightly
-def test_more_than_an_ordinary_customer_gets_is_said(plan_of: Make, catalog: Catalog) -> None:
+def test_more_than_an_ordinary_customer_gets_is_reported(plan_of: Make, catalog: Catalog) -> None:
     rate = {"workloads.0.traffic.requests_per_second": {"mean": 1e3, "peak": 1e5}}
     cloud = option_of(plan_of("startup", edit({**rate, "budget.per_month": GONE})), "cloud")
     assert max(bought.peak for bought in cloud.purchases) > catalog.parameter(f"quota.{cloud.provider}").value

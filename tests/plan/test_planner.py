@@ -101,7 +101,7 @@ def test_the_desk_runs_on_this_machine(desk: Plan) -> None:
     assert pool.context_tokens >= 1.5 * (400 + 128)
 
 
-def test_the_desk_promises_what_the_platform_can_measure(desk: Plan) -> None:
+def test_the_desk_predicts_what_the_platform_can_measure(desk: Plan) -> None:
     expected = {
         "assistant.ttft_s.p50": "peak",
         "assistant.ttft_s.p95": "peak",
@@ -183,7 +183,7 @@ def test_a_spare_machine_for_its_availability(startup: Plan) -> None:
 # --- clinic and manufacturer
 
 
-def test_the_clinic_stays_in_its_house(plan_of: Make) -> None:
+def test_the_clinic_stays_on_premises(plan_of: Make) -> None:
     plan = plan_of("clinic")
     assert plan.chosen == "on-premises"
     option = options_of(plan, "on-premises")[0]
@@ -257,7 +257,7 @@ stay_at_home = edit({"placement.allow": ["on-premises"]})
         ),
     ],
 )
-def test_the_use_of_owned_machines_is_said(plan_of: Make, change: Change | None, said: str) -> None:
+def test_the_use_of_owned_machines_is_reported(plan_of: Make, change: Change | None, said: str) -> None:
     option = option_of(plan_of("manufacturer", change), "on-premises")
     assert any(said in note for note in option.notes if "owned" in note)
 
@@ -332,7 +332,7 @@ def test_pinned_accelerators_are_kept_to(plan_of: Make) -> None:
     assert (azure.misses[0].constraint, azure.misses[0].limit) == ("accelerators", "L4")
 
 
-def test_a_wish_no_place_grants_names_the_nearest_with_their_prices(
+def test_a_preference_that_no_place_meets_names_the_nearest_with_their_prices(
     plan_of: Make, needs_of: Callable[..., Any]
 ) -> None:
     place = {"allow": ["cloud"], "clouds": ["aws"], "regions": ["eu-central-1"], "accelerators": ["H100"]}
@@ -360,7 +360,7 @@ def test_without_an_availability_no_spare_is_kept(plan_of: Make, startup: Plan) 
     assert not any("spare machine" in text for text in plan.assumptions)
 
 
-def test_defaults_are_said(plan_of: Make) -> None:
+def test_defaults_are_reported(plan_of: Make) -> None:
     gone = dict.fromkeys(("data", "budget.per_month", *(f"workloads.0.{f}" for f in ("quality", "data", "slo"))), GONE)
     plan = plan_of("startup", edit({**gone, "budget.capex": 5}, keep_workloads("support-chat")))
     said = " ".join(plan.assumptions)

@@ -143,7 +143,7 @@ def test_a_writer_refuses_what_is_no_rented_machine_or_no_load(needs_of: Read, c
         writer.build_pool(tune, host, steady, 1)
 
 
-def test_an_offers_own_promise_is_a_fact_of_its_own(needs_of: Read, catalog: Catalog) -> None:
+def test_an_offers_own_prediction_is_a_fact_of_its_own(needs_of: Read, catalog: Catalog) -> None:
     needs, _ = needs_of("startup")
     offer = next(offer for offer in catalog.offers if offer.commit_1y_usd_per_hour)
     ledger = PlanProvenance()
@@ -161,7 +161,7 @@ def test_an_offers_own_promise_is_a_fact_of_its_own(needs_of: Read, catalog: Cat
 # --- the house
 
 
-def test_only_machines_of_a_house_have_a_node(needs_of: Read, catalog: Catalog) -> None:
+def test_only_machines_on_premises_have_a_node(needs_of: Read, catalog: Catalog) -> None:
     needs, _ = needs_of("startup")
     with pytest.raises(ValueError, match="not an on-premises machine"):
         require_node(host_of(needs, catalog))

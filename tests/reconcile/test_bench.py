@@ -135,7 +135,7 @@ def test_a_connection_that_the_server_let_go_between_requests_is_no_failure(serv
     assert len(connections) == len(endpoint.bodies)
 
 
-def test_requests_sent_late_are_counted_and_said(serve: Serve, load: LoadSpec) -> None:
+def test_requests_sent_late_are_counted_and_reported(serve: Serve, load: LoadSpec) -> None:
     result = run_bench(BenchTarget(serve(Endpoint()), None, "small"), load, lambda _: time.sleep(0.2), limits=QUICK)
     peak = result.phases[0]
     assert peak.late_count > 0

@@ -66,7 +66,7 @@ NO_MODEL = json.dumps({"error": {"message": "no", "code": "model_not_found"}})
         (Endpoint.slamming, "AW-REC-17", "before the response"),
     ],
 )
-def test_an_endpoint_that_cannot_be_measured_is_said_at_the_first_probe(
+def test_an_endpoint_that_cannot_be_measured_is_reported_at_the_first_probe(
     serve: Serve,
     load: LoadSpec,
     fault: Handler,

@@ -107,13 +107,13 @@ def test_taxes_credits_and_corrections_are_left_out_and_stated(tmp_path: Path) -
     assert "left out: 930.00 USD" in row.evidence
 
 
-def test_a_commitment_does_not_stretch_the_period(tmp_path: Path) -> None:
+def test_a_commitment_does_not_extend_the_period(tmp_path: Path) -> None:
     year = {"ChargeCategory": "Purchase", "ChargePeriodEnd": "2027-12-01T00:00:00Z", "EffectiveCost": "0"}
     row = compare(tmp_path / "b.csv", {}, year)["machines"]
     assert row.measured is not None and row.measured.value == pytest.approx(1000)
 
 
-def test_services_without_a_line_are_shown_and_not_judged(tmp_path: Path) -> None:
+def test_services_without_a_line_are_shown_and_not_assessed(tmp_path: Path) -> None:
     found = compare(tmp_path / "b.csv", {}, {"ServiceCategory": "Security"})
     assert found["Security"].verdict == "unknown" and "no line" in found["Security"].evidence
     assert found["storage"].verdict == "unknown" and "no charge" in found["storage"].evidence

@@ -87,7 +87,7 @@ def test_a_measurement_that_answers_nothing_is_unknown_and_says_why(changes: dic
     assert deviation.evidence == f"asked  # {why}"
 
 
-def test_a_gap_is_said_beside_the_query() -> None:
+def test_a_gap_is_reported_beside_the_query() -> None:
     plan = replace(PLAN, predictions=(prediction("a", (1, 2, 3)),))
     (deviation,) = reconcile_plan(plan, {}, {"a": "nobody asked"}).deviations
     assert deviation.evidence == plan.predictions[0].query.promql() + "  # nobody asked"

@@ -202,7 +202,7 @@ VALUES = (TTFT_S, TPOT_S, RATE * TOKENS)
 WIDE_BUCKET = "the quantile lies between 0.3 and 0.5 s, a bucket that an end of the interval cuts"
 
 
-def test_a_quantile_far_from_the_interval_is_judged(running: Running, make_plan: MakePlan) -> None:
+def test_a_quantile_far_from_the_interval_is_assessed(running: Running, make_plan: MakePlan) -> None:
     plan = owned(make_plan(values=(TTFT_S / 4, TPOT_S, RATE * TOKENS)))
     read = read_prometheus(plan, running.prometheus, running.now, WINDOW_S)
     result = reconcile_plan(plan, {m.prediction_id: m for m in read.measurements}, read.gaps)

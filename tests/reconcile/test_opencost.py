@@ -55,7 +55,7 @@ def compare(plan: Plan) -> dict[str, Deviation]:
     return {one.prediction_id.removeprefix("assistant."): one for one in found}
 
 
-def test_cost_is_judged_as_kept_available_and_shown_as_consumed(asked: dict[str, float]) -> None:
+def test_cost_is_assessed_as_kept_available_and_shown_as_consumed(asked: dict[str, float]) -> None:
     found = compare(PLAN)
     kept, consumed = found["usd_per_million_tokens.allocation"], found["usd_per_million_tokens.usage"]
     assert kept.measured is not None and consumed.measured is not None
@@ -83,7 +83,7 @@ def test_monthly_cost_is_in_the_plans_currency(asked: dict[str, float]) -> None:
     assert unknown.verdict == "unknown" and "exchange rate" in unknown.evidence
 
 
-def test_pools_of_one_model_are_not_judged_apart(asked: dict[str, float]) -> None:
+def test_pools_of_one_model_are_not_assessed_apart(asked: dict[str, float]) -> None:
     (option,) = PLAN.options
     twice = replace(option, pools=(*option.pools, replace(option.pools[0], name="second")))
     row = compare(replace(PLAN, options=(twice,)))["usd_per_million_tokens.allocation"]

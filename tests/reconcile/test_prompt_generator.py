@@ -31,7 +31,7 @@ def test_a_server_that_counts_nothing_or_nonsense_is_guessed() -> None:
         assert tokens.per_word == DEFAULT_TOKENS_PER_WORD
 
 
-def test_a_wish_shorter_than_the_template_still_makes_a_word() -> None:
+def test_a_prompt_shorter_than_the_template_still_makes_a_word() -> None:
     assert PromptTokenModel(1.0, 30.0).count_words(5) == 1
 
 

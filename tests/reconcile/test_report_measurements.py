@@ -26,7 +26,7 @@ def verdicts(result: Reconciliation) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("tool", ["aiperf", "inference-perf"])
-def test_latency_is_judged_at_the_planned_rate_and_throughput_is_not(null_plan: Plan, tool: str) -> None:
+def test_latency_is_assessed_at_the_planned_rate_and_throughput_is_not(null_plan: Plan, tool: str) -> None:
     result = compare(null_plan, f"{tool}-rate")
     assert verdicts(result) == {"ttft_s": "within", "tpot_s": "within", "tokens_per_s": "unknown"}
     (rate,) = (one for one in result.deviations if one.metric == "tokens_per_s")
@@ -35,7 +35,7 @@ def test_latency_is_judged_at_the_planned_rate_and_throughput_is_not(null_plan: 
 
 
 @pytest.mark.parametrize("tool", ["aiperf", "guidellm"])
-def test_throughput_is_judged_in_the_closed_loop(null_plan: Plan, tool: str) -> None:
+def test_throughput_is_assessed_in_the_closed_loop(null_plan: Plan, tool: str) -> None:
     result = compare(null_plan, f"{tool}-concurrency")
     assert verdicts(result) == {"ttft_s": "unknown", "tpot_s": "unknown", "tokens_per_s": "within"}
 

@@ -61,7 +61,7 @@ def test_percentiles_over_tokens_are_computed_again_over_requests() -> None:
     assert "converted" in report.definitions["tpot_s"]
 
 
-def test_what_cannot_be_converted_is_said() -> None:
+def test_what_cannot_be_converted_is_reported() -> None:
     document = load("guidellm-rate")
     document["benchmarks"][0]["requests"] = None
     (report,) = read_tool_reports(document, "x")

@@ -70,7 +70,7 @@ def test_the_decision_is_one_sentence() -> None:
     assert decision_chapters.describe_decision(BOARD, replace(HYBRID, total_cost=None)).endswith("; it has no price.")
 
 
-def test_a_case_that_does_not_pay_is_said_in_the_sentence(board: Document) -> None:
+def test_a_case_that_does_not_pay_is_reported_in_the_sentence(board: Document) -> None:
     assert DECISION.returns is not None
     lost = replace(
         DECISION.returns, net=Estimate(value=-2e6, low=-3e6, high=1e5, unit="EUR"), payback_month=None, pays=0.04
@@ -157,7 +157,7 @@ def test_a_section_says_choice_why_proof_and_what_else(board: Document) -> None:
     assert isinstance(table, TableBlock) and len(table.columns) == 2, "no column for what no line has"
 
 
-def test_a_promise_names_stratum_basis_and_query(board: Document) -> None:
+def test_a_prediction_names_stratum_basis_and_query(board: Document) -> None:
     text = said(board, "predictions")
     assert "unseen configuration of a seen model" in text
     assert 'histogram_quantile(0.95, sum by (le) (increase(archwright_ttft_seconds_bucket{workload="assistant"}' in text

@@ -271,7 +271,7 @@ def test_images_where_the_model_takes_none_are_refused_by_place(client: openai.O
     assert (caught.value.param, caught.value.code) == ("messages[0].content[1]", "unsupported_value")
 
 
-def test_a_full_house_is_waited_out_by_the_client(start: Start) -> None:
+def test_a_full_queue_is_waited_out_by_the_client(start: Start) -> None:
     platform = start([{"slots": 1}], [{"slots": 1, "tpot_s": 0.05}])
     held = [platform.open_chat(max_tokens=4000) for _ in range(40)]
     platform.until(lambda: platform.requests("rejected") > 0)

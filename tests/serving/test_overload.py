@@ -169,7 +169,9 @@ PATIENCE: dict[str, Callable[[random.Random], float]] = {
         for name, draw in PATIENCE.items()
     ],
 )
-def test_goodput_holds_where_clients_leave_and_nobody_said_when(patience_s: Callable[[random.Random], float]) -> None:
+def test_goodput_holds_where_clients_leave_without_a_stated_timeout(
+    patience_s: Callable[[random.Random], float],
+) -> None:
     found: dict[float, float] = {}
 
     async def scenario() -> None:

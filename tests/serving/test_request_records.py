@@ -86,7 +86,7 @@ def test_one_token_has_no_tpot(null: Platform) -> None:
     assert null.metrics().get(name, 0.0) == before
 
 
-def test_overhead_is_said(null: Platform) -> None:
+def test_overhead_is_reported(null: Platform) -> None:
     for limit_us, fields in ((1_000_000, {}), (1_000_000, {"stream": True}), (200_000, {"model": "slow"})):
         assert 0 < int(null.chat(max_tokens=8, **fields).headers["x-archwright-overhead-us"]) < limit_us
 

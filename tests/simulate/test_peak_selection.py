@@ -19,7 +19,7 @@ def test_only_the_seed_is_chosen_and_always_the_same(desk: ServingSpec) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 1_000, 1_000_000])
-def test_bands_are_as_narrow_as_the_demo_promises(desk: ServingSpec, seed: int) -> None:
+def test_bands_are_as_narrow_as_the_demo_states(desk: ServingSpec, seed: int) -> None:
     start = replace(desk, load=replace(desk.load, seed=seed))
     found = predict_serving(replace(start, load=select_representative_load(start)))
     for rate in (found.tpot_p50_s, found.tpot_p95_s, found.tokens_per_s):

@@ -49,7 +49,7 @@ def estimates(prediction: pool_simulation.PoolPrediction) -> dict[str, Estimate]
     return {name: getattr(prediction, name) for name in NAMES}
 
 
-def test_the_same_pool_gives_the_same_promises(
+def test_the_same_pool_gives_the_same_predictions(
     one: pool_simulation.PoolScenario, found: pool_simulation.PoolPrediction
 ) -> None:
     assert pool_simulation.predict_pool(one) == found

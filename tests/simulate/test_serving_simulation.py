@@ -40,7 +40,7 @@ def large() -> serving_simulation.ServingSpec:
     )
 
 
-def test_the_same_spec_gives_the_same_promises(desk: serving_simulation.ServingSpec) -> None:
+def test_the_same_spec_gives_the_same_predictions(desk: serving_simulation.ServingSpec) -> None:
     assert serving_simulation.predict_serving(desk) == serving_simulation.predict_serving(desk)
 
 
@@ -61,7 +61,7 @@ def test_every_number_has_a_band_a_unit_and_a_basis_that_is_there(
             assert spec.efficiency.engine in basis.stratum
 
 
-def test_the_promises_of_the_desk_are_what_was_measured(desk: serving_simulation.ServingSpec) -> None:
+def test_the_predictions_of_the_desk_are_what_was_measured(desk: serving_simulation.ServingSpec) -> None:
     """Measured on two cores, 24 November 2026: the small model of this catalog, four slots; bands hold around it."""
     found = serving_simulation.predict_serving(desk)
     assert found.tokens_per_s.contains(52.7)
@@ -148,7 +148,7 @@ def test_a_prompt_holds_its_template_and_the_cached_start_is_not_read(desk: serv
     assert serving_simulation.build_request(Arrival(1.0, 241, 60), 3.0, desk) == SimulatedRequest(3.0, 241, 0, 60)
 
 
-def test_a_machine_too_slow_for_a_single_token_promises_nothing(desk: serving_simulation.ServingSpec) -> None:
+def test_a_machine_too_slow_for_a_single_token_has_no_prediction(desk: serving_simulation.ServingSpec) -> None:
     hardware = replace(desk.hardware, compute_flops_per_s=within_factor(1e8, 1.1, "FLOP/s"))
     found = serving_simulation.predict_serving(replace(desk, hardware=hardware))
     assert found.tokens_per_s.low == 0.0

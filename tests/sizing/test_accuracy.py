@@ -97,7 +97,7 @@ def test_a_number_that_is_none_makes_the_row_weak(tmp_path: Path) -> None:
     assert "as many as fit" in rows[0]["stratum"]
 
 
-def test_an_unknown_name_is_not_answered_and_the_nearest_is_said(tmp_path: Path) -> None:
+def test_an_unknown_name_is_not_answered_and_the_nearest_is_reported(tmp_path: Path) -> None:
     made, rows = run(
         tmp_path, f"{HEAD}\n{GOOD}\n{GOOD.replace('h100_sxm', 'h10_sxmm')}\n{GOOD.replace('h100_sxm', '')}\n"
     )

@@ -127,7 +127,7 @@ def test_a_column_of_lists_is_the_same_picture(tmp_path: Path, nested: bool) -> 
 
 @pytest.mark.model
 @pytest.mark.parametrize("shape", [(1, 5, 1), (5, 1, 2), (3, 7, 3)])
-def test_small_and_coloured_pictures_are_laid_out_row_by_row(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+def test_small_and_coloured_pictures_are_arranged_row_by_row(tmp_path: Path, shape: tuple[int, int, int]) -> None:
     height, width, channels = shape
     given = ImageSpec(height=height, width=width, channels=channels, scale=2.0)
     size = height * width * channels

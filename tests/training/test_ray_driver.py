@@ -160,7 +160,7 @@ def test_a_stop_reaches_the_workers_once_they_have_started(scene: Scene) -> None
     assert seen == [False, False, True]
 
 
-def test_an_error_of_ours_ends_it_as_it_was_said(scene: Scene) -> None:
+def test_an_error_of_ours_ends_it_as_reported(scene: Scene) -> None:
     error = TrainError("AW-TRN-30", "the loss is not a number", hint="lower learning_rate")
     failure = msgspec.convert(error.as_dict(), SerialisedError)
     with pytest.raises(TrainError) as caught:

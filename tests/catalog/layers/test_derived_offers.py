@@ -53,7 +53,7 @@ def test_an_accelerator_is_derived_only_where_it_is_stated() -> None:
             assert stated or any(ratio.read_from == row.instance_type for ratio in CATALOG.region_ratios)
 
 
-def test_where_a_machine_is_said_not_to_be_nothing_is_offered() -> None:
+def test_nothing_is_offered_where_a_machine_is_excluded() -> None:
     assert ("aws", "eu-north-1", "p5.48xlarge") in STATED and ("aws", "eu-central-1", "p5.48xlarge") not in STATED
     types = {row.instance_type for row in CATALOG.offers if row.region == "eu-central-1"}
     assert types and not any(name.startswith("p5.") for name in types)
@@ -67,7 +67,7 @@ def test_every_region_of_an_offer_has_a_part_of_the_world() -> None:
         assert (CATALOG.geo(row.provider, row.region) or "unspecified") == row.geo, row.id
 
 
-def test_what_nobody_sells_is_said() -> None:
+def test_what_nobody_sells_is_reported() -> None:
     unpriced = set(CATALOG.unpriced_accelerators())
     assert {"TPU7x", "Trainium2", "Gaudi2"} <= unpriced
     assert not unpriced & {"H100-SXM-80GB", "MI300X", "Gaudi3", "L4"}

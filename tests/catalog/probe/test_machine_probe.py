@@ -96,7 +96,7 @@ def test_a_numpy_that_does_not_load_says_so_too(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.process
-def test_a_failing_worker_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_worker_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, deadline_s, says in (
         ("archwright.catalog.no_such_worker", 30.0, "no_such_worker"),
         ("archwright.catalog.tables.records", 30.0, "failed"),

@@ -102,7 +102,7 @@ def test_column_at_once_and_value_by_value_agree(values: list[object]) -> None:
 
 
 @given(st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False), st.booleans()))
-def test_a_value_fits_the_kind_it_is_said_to_be_of(value: object) -> None:
+def test_a_value_fits_its_stated_kind(value: object) -> None:
     kind = type_inference.choose_kind(type_inference._count_value_kinds([value]))
     array, bad = type_inference.convert_column([value], kind, False)
     assert (array[0].as_py(), bad) == (value, {})

@@ -69,7 +69,7 @@ def asked(target: float, placement: str, tier: int | None = None) -> Change:
     ("tier", "target", "held"),
     [(1, 0.995, True), (1, 0.997, False), (2, 0.997, True), (2, 0.999, False), (None, 0.9995, True), (4, 0.9999, True)],
 )
-def test_a_house_holds_what_its_tier_lets_it_hold(plan_of: Make, tier: int | None, target: float, held: bool) -> None:
+def test_a_site_holds_what_its_tier_lets_it_hold(plan_of: Make, tier: int | None, target: float, held: bool) -> None:
     (option,) = plan_of("clinic", asked(target, "on-premises", tier)).options
     missed = {miss.constraint: miss for miss in option.misses}
     # The other workload keeps its own target.

@@ -59,7 +59,7 @@ def test_a_machine_that_seldom_runs_is_on_demand_and_a_commitment_may_begin_late
     st.floats(0.2, 1.0),
     st.floats(0.2, 1.0),
 )
-def test_no_other_mix_of_whole_promises_costs_less(load: list[tuple[int, int]], year: float, three: float) -> None:
+def test_no_other_mix_of_whole_commitments_costs_less(load: list[tuple[int, int]], year: float, three: float) -> None:
     """Against every number of machines promised throughout, the rest by the hour."""
     running = [RunningHours((200.0, 530.0), (max(pair), min(pair))) for pair in load]
     ways = (LISTED, HourlyPrice("commit-1y", year), HourlyPrice("commit-3y", three))

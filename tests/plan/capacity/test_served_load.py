@@ -70,7 +70,7 @@ def test_peak_seconds_and_context(catalog: Catalog) -> None:
     assert count_context_tokens(demand(1.0), catalog.models[MODEL]) == 9728
 
 
-def test_a_pool_is_promised_to_the_ninety_ninth_percentile(catalog: Catalog) -> None:
+def test_a_pool_is_predicted_to_the_ninety_ninth_percentile(catalog: Catalog) -> None:
     ledger, one = PlanProvenance(), pooled(catalog, demand(20.0), 2)
     found = predict_served_loads((one,), ledger)
     latencies = [f"support.{name}.{quantile}" for name in ("ttft_s", "tpot_s") for quantile in ("p50", "p95", "p99")]
@@ -92,14 +92,14 @@ def test_bases_of_two_pools_are_kept_apart(catalog: Catalog) -> None:
     assert replace(second, **{n: getattr(other, n) for n in other.__struct_fields__}) == other
 
 
-def test_limits_that_the_simulation_breaks_are_said(catalog: Catalog) -> None:
+def test_limits_that_the_simulation_breaks_are_reported(catalog: Catalog) -> None:
     assert predict_served_loads((pooled(catalog, demand(2.0), 2),), PlanProvenance()).notes == ()
     slo = SLO(tpot_p95_s=0.015)
     over = predict_served_loads((pooled(catalog, demand(100.0, slo=slo), 2),), PlanProvenance())
     assert any("above the limit 0.015" in note and "simulation" in note for note in over.notes)
 
 
-def test_latency_is_judged_by_its_parts(catalog: Catalog) -> None:
+def test_latency_is_assessed_by_its_parts(catalog: Catalog) -> None:
     load = pooled(catalog, demand(2.0), 1).spec.load
     slo = SLO(ttft_p95_s=0.5, tpot_p95_s=0.1, latency_p95_s=10.0)
     assessed = assess_latency(load, slo, (exact_estimate(1.0, "s"), exact_estimate(0.05, "s")))
@@ -110,7 +110,7 @@ def test_latency_is_judged_by_its_parts(catalog: Catalog) -> None:
     ]
 
 
-def test_availability_is_judged_the_other_way_round() -> None:
+def test_availability_is_assessed_the_other_way_round() -> None:
     workload = replace(demand(2.0).workload, name="w", slo=SLO(availability=0.999))
     found = [check_availability(workload, RedundancyRequirement(*up)) for up in ((1, 0), (2, 1), (1, 2))]
     (miss,) = (miss for one in found for miss in one.misses)

@@ -114,7 +114,7 @@ def test_more_load_never_takes_less(made: Callable[[Needs], Case], first: float,
 
 
 @pytest.mark.parametrize("made", [at_home, in_a_cloud])
-def test_a_looser_promise_never_takes_more(made: Callable[[Needs], Case]) -> None:
+def test_a_looser_prediction_never_takes_more(made: Callable[[Needs], Case]) -> None:
     needs = times(needs_of("clinic" if made is at_home else "startup"), 300.0)
     targets = (0.5, 0.9, 0.98, 0.99, 0.995, 0.999, 0.9999)
     costs = [paid(run(made(with_availability(needs, target)))) for target in targets]

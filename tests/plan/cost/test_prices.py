@@ -166,7 +166,7 @@ def test_costs_of_age_have_no_step(age: float, more: float) -> None:
 # --- electricity
 
 
-def test_a_country_without_a_price_of_electricity_is_said_to_have_a_stand_in() -> None:
+def test_a_country_without_a_price_of_electricity_states_its_stand_in() -> None:
     ledger = PlanProvenance()
     book = quotes(ledger)
     assert book.electricity("FR").usd == pytest.approx(0.1534 * 1.1172, abs=1e-4)

@@ -112,7 +112,7 @@ def notes_of(made: World) -> tuple[str, ...]:
     return next(option.notes for option in found.options if option.name == found.chosen)
 
 
-def test_ties_and_close_options_are_said(catalog: Catalog) -> None:
+def test_ties_and_close_options_are_reported(catalog: Catalog) -> None:
     near = (draft("x", rent(100, "a")), draft("y", rent(104, "b")), draft("z", rent(118, "b")), draft("far", rent(900)))
     wide = draft("wide", rent(130, "c"))
     notes = notes_of(world(catalog, needs(), {**FACTS, "c": fact("c", 1, 4.0)}, *near, wide))
@@ -149,7 +149,7 @@ def test_the_value_today_is_as_uncertain_as_what_it_is_made_of(catalog: Catalog)
     assert band("a") > 10 * band()
 
 
-def test_the_value_of_the_payments_today_is_said(catalog: Catalog) -> None:
+def test_the_value_of_the_payments_today_is_reported(catalog: Catalog) -> None:
     rate = catalog.parameter("capital").value
     today = sum(100 / (1 + rate) ** (month / 12) for month in range(MONTHS))
     plain = notes_of(world(catalog, needs(), {}, draft("x", rent(100))))
@@ -242,7 +242,7 @@ Flips = list[tuple[str, str | None, float | None, str]]
         ({}, OWN, [("c", "z", 300 / 11, ""), ("a", None, None, "")]),  # were a dearer, y would be chosen and not z
     ],
 )
-def test_a_fact_can_flip_the_choice(
+def test_a_fact_can_change_the_choice(
     catalog: Catalog, limits: Any, drafts: tuple[OptionDraft, ...], flips: Flips
 ) -> None:
     drivers = decided(world(catalog, needs(**limits), {**FACTS, "c": fact("c", 30, 1.5)}, *drafts))[1].drivers
@@ -251,13 +251,13 @@ def test_a_fact_can_flip_the_choice(
     assert [driver.inside for driver in drivers] == [at is not None for _, _, at, _ in flips]
 
 
-def test_a_flip_says_what_would_happen(catalog: Catalog) -> None:
+def test_a_switch_point_states_what_would_happen(catalog: Catalog) -> None:
     (driver,) = decided(world(catalog, needs(per_month=110.0), FACTS, X))[1].drivers
     assert driver.consequence == "the budget's per month limit is reached and nothing would be feasible"
     assert replace(driver, flips_to="y", limit="").consequence == "y would be chosen"
 
 
-def test_the_exchange_rate_is_a_driver_that_only_limits_can_flip(catalog: Catalog) -> None:
+def test_the_exchange_rate_is_a_driver_that_only_limits_can_switch(catalog: Catalog) -> None:
     rate = catalog.exchange_rate("USD", "EUR")
     wanted = needs("EUR", per_month=100 * rate.value * 1.01)
     made = world(catalog, wanted, FACTS, draft("x", rent(100)), draft("y", rent(100.5, "a")))
@@ -282,7 +282,7 @@ def test_numbers_from_one_fact_are_one_driver(catalog: Catalog) -> None:
 
 @given(worlds())
 @QUICK
-def test_a_flip_is_where_the_choice_changes_and_not_before(catalog: Catalog, given_: Made) -> None:
+def test_a_switch_point_is_where_the_choice_changes_and_not_before(catalog: Catalog, given_: Made) -> None:
     """Each driver's flip against the choice made anew, with the flows that rest on it at another value."""
     first = world(catalog, *given_[:2], *given_[2])
     best = next((o for o in first.options if o.name == decided(first)[0]), None)

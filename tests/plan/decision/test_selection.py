@@ -50,7 +50,7 @@ def test_of_equal_prices_the_simplest_placement_is_taken_and_then_the_first_name
     assert choose_option((option("b", cost=1), option("a", cost=1)), None)[0] == "a"
 
 
-def test_limits_that_hold_with_the_certainty_come_before_the_price_and_the_price_of_certainty_is_said() -> None:
+def test_limits_that_hold_with_the_certainty_come_before_the_price_and_the_price_of_certainty_is_reported() -> None:
     hoped = replace(option("a", cost=1000, placement="hosted-api"), limits=(doubtful("w.ttft_p95_s", 1.0, 1.0),))
     held, dear = replace(option("b", cost=3000), limits=(doubtful("w.ttft_p95_s", 1.0, 0.6),)), option("c", cost=4000)
     assert hoped.doubts == hoped.limits and held.doubts == ()
@@ -69,7 +69,7 @@ def test_limits_that_hold_with_the_certainty_come_before_the_price_and_the_price
 
 
 @pytest.mark.parametrize(("certainty", "chosen"), [(0.5, "cheap"), (0.7, "sure"), (0.95, "cheap")])
-def test_the_certainty_flips_the_choice(certainty: float, chosen: str) -> None:
+def test_the_certainty_changes_the_choice(certainty: float, chosen: str) -> None:
     def holding(name: str, cost: float, value: float) -> Option:
         limit = assess_limit(("w.ttft_p95_s", 1.0, certainty), within_factor(value, 2.0, "s"))
         return replace(option(name, cost=cost), limits=(limit,))
@@ -88,7 +88,7 @@ def test_a_preference_wins_and_its_price_is_printed() -> None:
     assert changed[:2] == options[:2]
 
 
-def test_a_preference_that_is_cheapest_costs_nothing_and_one_that_nothing_meets_is_said() -> None:
+def test_a_preference_that_is_cheapest_costs_nothing_and_one_that_nothing_meets_is_reported() -> None:
     options = (option("a", cost=1), option("b", cost=2, placement="hosted-api"))
     assert choose_option(options, "cloud") == ("a", options)
     name, changed = choose_option(options[:1], "on-premises")
@@ -108,7 +108,7 @@ def test_the_nearest_option_and_its_relaxation_are_named() -> None:
     assert len(error.lines().splitlines()) == 3
 
 
-def test_what_nobody_promises_is_no_near_option() -> None:
+def test_an_option_without_a_prediction_is_no_near_option() -> None:
     hoped = ConstraintViolation(constraint="triage.ttft_p95_s", value=0.3, limit=0.2, at_best=True)
     known = over(2, 0.2, "triage.ttft_p95_s")
     error = refuse(option("hoped", hoped, cost=1), option("known", known, cost=2))
@@ -179,7 +179,7 @@ def test_another_place_or_device_is_offered_where_one_exists_with_its_price() ->
     assert error.nearest == ("other", "north", "nowhere")
 
 
-def test_what_stands_against_the_wish_itself_is_said_first() -> None:
+def test_what_stands_against_the_preference_is_reported_first() -> None:
     """A device that a provider has elsewhere alone."""
     wish = pinned("cloud", "accelerators", "no offer in eu-central-1", None)
     error = refuse(pinned("other", "accelerators", "L40S", 400), wish)

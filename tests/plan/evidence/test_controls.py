@@ -61,7 +61,7 @@ def test_a_feature_counts_only_when_all_its_parts_are_done(
     assert controls_of(catalog, needs_of("manufacturer", change)[0])[control].status == status
 
 
-def test_what_is_later_is_said(catalog: Catalog, needs_of: Read) -> None:
+def test_what_is_later_is_reported(catalog: Catalog, needs_of: Read) -> None:
     ledger = PlanProvenance()
     found = controls_of(catalog, needs_of("clinic")[0], ledger)
     tasks = sum(control.is_task for control in found.values())
@@ -92,7 +92,7 @@ def test_ours_hold_without_any_regulation(catalog: Catalog, needs_of: Read) -> N
     assert "needs.residency" in controls_of(catalog, needs_of("startup")[0])
 
 
-def test_what_reconcile_can_ask_is_promised_where_a_platform_is_brought_up(
+def test_a_plan_with_a_platform_predicts_what_reconcile_can_measure(
     catalog: Catalog, needs_of: Read, desk: Plan
 ) -> None:
     ledger, option = PlanProvenance(), desk.options[0]

@@ -47,7 +47,7 @@ def test_what_the_limit_leaves_for_a_wait(needs_of: Read) -> None:
     assert (late.wait_s, late.overflow_s) == (8.0, 0.8) and "at least 10 % of the limit" in late.source
 
 
-def test_without_a_limit_or_a_prediction_nothing_is_said(needs_of: Read) -> None:
+def test_without_a_limit_or_a_prediction_nothing_is_reported(needs_of: Read) -> None:
     needs, _ = needs_of("desk")
     (workload,) = needs.workloads
     free = replace(needs, workloads=(replace(workload, slo=replace(workload.slo, ttft_p95_s=None)),))

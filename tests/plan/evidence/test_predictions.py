@@ -64,7 +64,7 @@ def tuning(catalog: Catalog, **changes: Any) -> BatchLoad:
 # --- steady loads
 
 
-def test_images_are_promised_by_the_latency_sizing_found(catalog: Catalog) -> None:
+def test_images_are_predicted_by_the_latency_sizing_found(catalog: Catalog) -> None:
     ledger, one = PlanProvenance(), answering(catalog, SLO(latency_p95_s=1.0))
     found = predict_served_loads((one,), ledger)
     (prediction,) = found.predictions
@@ -87,7 +87,7 @@ def test_a_providers_workers_have_no_availability_of_ours(catalog: Catalog) -> N
 
 
 @pytest.mark.parametrize("kind", ["tabular-prediction", "forecast", "embedding"])
-def test_rows_and_vectors_are_promised_alike(catalog: Catalog, kind: str) -> None:
+def test_rows_and_vectors_are_predicted_alike(catalog: Catalog, kind: str) -> None:
     slo, words = SLO(latency_p95_s=0.5), TokenLength(mean=200, p95=400)
     load, steady = load_of(kind, slo, "w"), size_tabular_serving(HOST, "w", 40, slo, catalog)
     if kind == "embedding":
@@ -104,7 +104,7 @@ def test_rows_and_vectors_are_promised_alike(catalog: Catalog, kind: str) -> Non
 
 
 @pytest.mark.parametrize("up", [RedundancyRequirement(1, 0), RedundancyRequirement(4, 1)])
-def test_availability_is_promised_where_it_is_asked_for(catalog: Catalog, up: RedundancyRequirement) -> None:
+def test_availability_is_predicted_where_it_is_asked_for(catalog: Catalog, up: RedundancyRequirement) -> None:
     found = predict_served_loads((answering(catalog, SLO(availability=0.999), up),), PlanProvenance()).predictions
     share = next(one for one in found if one.metric == "requests")
     assert (share.id, share.query.statistic, share.estimate.unit) == ("xray.requests.share", "share", "share")
@@ -128,7 +128,7 @@ def test_a_workload_at_several_places_is_asked_about_once() -> None:
     assert rare.estimate == Estimate(value=0.25, low=0.125, high=1.0, unit="s", basis="b0.25")
 
 
-def test_workers_that_start_cold_promise_no_warm_latency(catalog: Catalog) -> None:
+def test_workers_that_start_cold_have_no_prediction_of_warm_latency(catalog: Catalog) -> None:
     slo = SLO(latency_p95_s=1.0)
     demand, steady = load_of("image-classification", slo), answering(catalog, slo).steady
     task = WorkloadTask("xray", demand.workload, demand, None)
@@ -148,7 +148,7 @@ def test_workers_that_start_cold_promise_no_warm_latency(catalog: Catalog) -> No
 # --- work with an end
 
 
-def test_a_tuning_run_is_promised_by_its_hours(catalog: Catalog) -> None:
+def test_a_tuning_run_is_predicted_by_its_hours(catalog: Catalog) -> None:
     ledger, one = PlanProvenance(), tuning(catalog)
     found = predict_served_loads((one,), ledger)
     (prediction,) = found.predictions
@@ -204,13 +204,13 @@ def test_what_nothing_measures_is_named(needs_of: Read, name: str, said: str) ->
     assert any(line.startswith(said) for line in ledger.not_sized)
 
 
-def test_the_startups_tuning_run_is_promised_and_its_index_is_not(startup: Plan) -> None:
+def test_the_startups_tuning_run_is_predicted_and_its_index_is_not(startup: Plan) -> None:
     assert "tone.train_s.max" in {prediction.id for prediction in startup.predictions}
     assert any("hours of a run of index: sized, not predicted" in line for line in startup.not_sized)
 
 
 @pytest.mark.parametrize(("name", "workload", "limit"), [("clinic", "xray", 1.0), ("manufacturer", "downtime", 0.05)])
-def test_every_limit_of_work_without_text_has_its_promise(
+def test_every_limit_of_work_without_text_has_its_prediction(
     plan_of: Make, name: str, workload: str, limit: float
 ) -> None:
     plan = plan_of(name)

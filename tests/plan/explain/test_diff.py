@@ -93,7 +93,7 @@ def test_another_choice_with_its_money_machines_and_verdicts(before: Plan) -> No
     assert named(found.totals) == ["y", "z"]
 
 
-def test_what_is_said_of_the_choice_differs_by_its_words(before: Plan) -> None:
+def test_the_text_on_the_choice_differs_by_its_words(before: Plan) -> None:
     """A wish that no option meets is told; a note whose numbers moved keeps its name."""
 
     def noted(*notes: str) -> Plan:
@@ -128,7 +128,7 @@ def test_nothing_chosen_has_no_money(before: Plan) -> None:
     assert [figure.after for figure in found.costs] == [None, None, None]
 
 
-def test_pools_models_promises_controls_and_assumptions(before: Plan) -> None:
+def test_pools_models_predictions_controls_and_assumptions(before: Plan) -> None:
     pool: Pool = replace(before.pools[0], replicas=2)
     moved = replace(before.predictions[0], estimate=within_factor(0.05, 2, "s", "null"))
     control = Control(id="c", demanded_by="r", demand="d", feature="f", evidence="", status="built-in")

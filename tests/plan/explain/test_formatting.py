@@ -48,5 +48,5 @@ CASES = (
 
 
 @pytest.mark.parametrize(("workload", "said"), CASES)
-def test_the_load_is_said_in_the_terms_of_the_needs(workload: Workload, said: str) -> None:
+def test_the_load_is_reported_in_the_terms_of_the_needs(workload: Workload, said: str) -> None:
     assert describe_load(workload) == said

@@ -79,7 +79,7 @@ def countries(plan: Plan, catalog: Catalog) -> set[str]:
     return {catalog.regions[option.provider, region].country for option in own for region in option.regions}
 
 
-def test_machines_stand_where_the_users_are_and_what_that_costs_is_said(plan_of: Make, catalog: Catalog) -> None:
+def test_machines_stand_where_the_users_are_and_what_that_costs_is_reported(plan_of: Make, catalog: Catalog) -> None:
     home = plan_of("startup", chat_alone)
     both = plan_of("startup", edit({USERS: {"APAC": 0.5, "EEA": 0.5}}, chat_alone))
     assert all(catalog.is_inside(country, "EEA") for country in countries(home, catalog))
@@ -108,7 +108,7 @@ def test_data_bound_to_two_places_are_why_an_option_is_spread(plan_of: Make) -> 
     assert any(note.endswith("no region is inside the residency of all workloads' data") for note in notes)
 
 
-def test_an_accelerator_that_is_not_sold_there_and_the_best_known_score_are_said(plan_of: Make) -> None:
+def test_an_accelerator_that_is_not_sold_there_and_the_best_known_score_are_reported(plan_of: Make) -> None:
     pinned = {"placement": {"allow": ["cloud"], "clouds": ["gcp"], "accelerators": ["MI300X"]}}
     (miss,) = plan_of("startup", edit(pinned, chat_alone)).options[0].misses
     assert (miss.constraint, miss.value, miss.limit) == ("accelerators", "no offer at this provider", "MI300X")

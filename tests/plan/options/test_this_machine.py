@@ -120,7 +120,7 @@ def test_the_seed_comes_from_the_workload(plan_of: Make, desk: Plan) -> None:
     assert [p.estimate for p in other.predictions] == [p.estimate for p in desk.predictions]
 
 
-def test_the_machines_draw_its_energy_and_carbon_are_said(desk: Plan) -> None:
+def test_the_machines_draw_its_energy_and_carbon_are_reported(desk: Plan) -> None:
     option = desk.options[0]
     assert option.power_kw is not None and option.energy_kwh_per_month is not None
     assert option.energy_kwh_per_month.value == pytest.approx(option.power_kw.value * 730)

@@ -166,7 +166,7 @@ def test_the_summary_counts_the_jobs_on_several_machines() -> None:
         assert build_network_section(chosen_of(case)).summary == summary
 
 
-def test_what_no_fabric_hides_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_no_fabric_hides_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("archwright.sizing.infrastructure.network.MAX_WAIT_SHARE", 1e-6)
     monkeypatch.setattr("archwright.plan.sections.network.MAX_WAIT_SHARE", 1e-6)
     assert "still" in line_of(BOTH, "house-model: fabric").why

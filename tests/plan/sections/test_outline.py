@@ -384,7 +384,7 @@ def test_every_service_level_has_its_query(sample: Sample) -> None:
     assert "4 service levels" not in monitoring.summary and "5 service levels" in monitoring.summary
 
 
-def test_what_a_provider_runs_is_not_promised(sample: Sample) -> None:
+def test_what_a_provider_runs_is_not_predicted(sample: Sample) -> None:
     made = sample("startup", choice=HOSTED)
     found = by_id(made)
     levels = [line for line in found["monitoring"].lines if line.topic.startswith("support-chat")]
@@ -412,7 +412,7 @@ def test_needs_that_serve_nothing_watch_no_requests(sample: Sample) -> None:
     assert "none" in find_line(by_id(bare)["monitoring"], "Series").choice
 
 
-def test_people_are_said_where_they_are_known(sample: Sample) -> None:
+def test_people_are_reported_where_they_are_known(sample: Sample) -> None:
     def people(change: Callable[[dict[str, Any]], None] | None = None) -> str:
         return build_template_values(sample("desk", change, choice=None))["people"]
 

@@ -78,7 +78,7 @@ def test_data_grow_and_a_guessed_index_is_wide_and_a_backup_has_no_proof() -> No
     assert line_of(HOME, "Backup of images").proof == ""
 
 
-def test_an_index_of_counted_documents_is_no_guess() -> None:
+def test_an_index_of_counted_documents_is_exact() -> None:
     counted = (replace(w, data=("tickets", "handbook")) if w.kind == "embedding" else w for w in WORKLOADS)
     section = build_storage_section(chosen_of(of(CLOUD, workloads=tuple(counted))))
     topics = {line.topic for line in section.lines}

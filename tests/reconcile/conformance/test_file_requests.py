@@ -94,6 +94,6 @@ def test_results_that_are_not_complete_are_found(numbers: list[int], more: int, 
         ([200, 503, 429], "inconclusive"),
     ],
 )
-def test_rates_of_file_requests_are_judged(statuses: list[int], verdict: str) -> None:
+def test_rates_of_file_requests_are_assessed(statuses: list[int], verdict: str) -> None:
     answers: list[Any] = [Answer(status, reason="" if status == 200 else f"HTTP {status}") for status in statuses]
     assert decide_rate_verdict("rates", answers).verdict == verdict

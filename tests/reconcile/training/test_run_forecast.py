@@ -148,7 +148,7 @@ def test_the_network_is_the_one_that_is_trained() -> None:
         assert counted.parameters == sum(parameter.numel() for parameter in net.parameters())
 
 
-def test_the_spec_and_the_machine_become_promises(home: Home, store: Store, tmp_path: Path) -> None:
+def test_the_spec_and_the_machine_become_predictions(home: Home, store: Store, tmp_path: Path) -> None:
     brought(tmp_path, "qa", questions(400))
     asked: list[Path | None] = []
 
@@ -205,7 +205,7 @@ def digit_rows() -> list[dict[str, Any]]:
 
 
 @pytest.mark.process
-def test_a_run_keeps_what_was_promised_and_why(store: Store, tmp_path: Path, cli: CommandLine) -> None:
+def test_a_run_records_its_predictions_and_their_basis(store: Store, tmp_path: Path, cli: CommandLine) -> None:
     brought(tmp_path, "readings", [{"a": n % 7, "b": n % 11, "state": n % 2} for n in range(2000)])
     spec = tmp_path / "spec.yaml"
     spec.write_text("name: pump\ntask: tabular-classifier\ndataset: readings\nsteps: 3\ncolumns: {label: state}\n")
@@ -223,7 +223,7 @@ def test_a_run_keeps_what_was_promised_and_why(store: Store, tmp_path: Path, cli
     assert told.count(load_catalog().training_efficiency("tabular-classifier", "any").source.split(":")[0]) == 1
 
 
-def test_a_run_without_a_promise_shows_the_reason(store: Store, cli: CommandLine) -> None:
+def test_a_run_without_a_prediction_shows_the_reason(store: Store, cli: CommandLine) -> None:
     run = TrainingRun(
         id="r-1",
         at=0.0,
@@ -253,7 +253,7 @@ def keep_promises(spec: str, *metrics: str) -> None:
 
 
 @pytest.mark.nightly
-def test_a_real_run_keeps_its_promises(home: Home, model_home: Home, tmp_path: Path) -> None:
+def test_a_real_run_is_inside_its_predictions(home: Home, model_home: Home, tmp_path: Path) -> None:
     """Eight steps of the real recipe."""
     artefact = load_catalog().artefacts[MODEL]
     home.model(artefact.sha256).symlink_to(locate_model(artefact, model_home))
@@ -265,7 +265,7 @@ def test_a_real_run_keeps_its_promises(home: Home, model_home: Home, tmp_path: P
 
 
 @pytest.mark.nightly
-def test_a_real_classifier_keeps_its_promises(home: Home, tmp_path: Path) -> None:
+def test_a_real_classifier_is_inside_its_predictions(home: Home, tmp_path: Path) -> None:
     brought(tmp_path, "digits", digit_rows())
     image = "image: {height: 8, width: 8, scale: 16}"
     keep_promises(f"name: digits\ntask: image-classifier\ndataset: digits\nsteps: 300\n{image}\n", "train_tokens_per_s")

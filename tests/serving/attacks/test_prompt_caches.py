@@ -52,7 +52,7 @@ def secrets() -> Iterator[str]:
     )
 
 
-def test_a_right_guess_looks_like_a_wrong_one(tenants: Tenants, secrets: Iterator[str]) -> None:
+def test_a_right_prompt_of_another_tenant_looks_like_a_wrong_one(tenants: Tenants, secrets: Iterator[str]) -> None:
     tenants.count_cached("beta", next(secrets))
     secret = next(secrets)
     tenants.count_cached("alpha", secret)

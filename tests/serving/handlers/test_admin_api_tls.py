@@ -38,7 +38,7 @@ def shown(port: int | None) -> str:
     return ssl.get_server_certificate(("127.0.0.1", port or 0), timeout=WAIT_S)
 
 
-def test_nothing_is_said_without_tls_or_to_who_does_not_trust_it(platform: Platform) -> None:
+def test_nothing_is_sent_without_tls_or_trust(platform: Platform) -> None:
     address = ("127.0.0.1", platform.config.admin_port)
     with socket.create_connection(address, WAIT_S) as plain:
         plain.sendall(

@@ -77,7 +77,7 @@ def test_each_item_gets_its_likeliest_class_and_all_probabilities(platform: Plat
     }
 
 
-def test_what_a_plan_promises_of_a_classifier_is_recorded(platform: Platform) -> None:
+def test_predictions_of_a_classifier_are_recorded(platform: Platform) -> None:
     """The queries of a plan's latency and availability, answered from the ring and by the scraped series."""
     began = time.time()
     for _ in range(20):
@@ -126,7 +126,7 @@ def test_a_large_reply_is_as_whole_as_a_small_one(platform: Platform) -> None:
         (b"[]", "must be a JSON object"),
     ],
 )
-def test_what_does_not_fit_is_said_to_the_item(platform: Platform, body: Any, said: str) -> None:
+def test_what_does_not_fit_is_reported_to_the_item(platform: Platform, body: Any, said: str) -> None:
     reply = _ask(platform, body)
     assert reply.status == 400 and reply.error["type"] == "invalid_request_error"
     assert said in reply.error["message"], reply.error

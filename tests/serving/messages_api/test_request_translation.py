@@ -82,7 +82,7 @@ def test_a_conversation() -> None:
     ]
 
 
-def test_what_else_is_said() -> None:
+def test_what_else_is_reported() -> None:
     same: dict[str, Any] = {"model": "far", "max_tokens": 8, "temperature": 1, "top_p": 0.5, "top_k": 4}
     sent = asked(
         **same,

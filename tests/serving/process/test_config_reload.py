@@ -109,7 +109,7 @@ def test_endpoints_come_and_go(changing: Platform) -> None:
     assert changing.get("/readyz", key=None).json["pools"] == {"ready": 1, "total": 1}
 
 
-def test_a_file_that_cannot_be_read_changes_nothing_and_is_said_once(changing: Platform) -> None:
+def test_a_file_that_cannot_be_read_changes_nothing_and_is_reported_once(changing: Platform) -> None:
     change(changing, OLD)
     write_atomic(changing.home.config("gateway"), b"{")
     log = changing.home.log("gateway")

@@ -204,7 +204,7 @@ def test_an_invalid_file_is_refused_by_its_field(tmp_path: Path, content: Any, c
 
 
 @pytest.mark.enable_socket
-def test_port_zero_is_any_free_one_and_a_port_in_use_or_an_unknown_host_is_said(
+def test_port_zero_is_any_free_one_and_a_port_in_use_or_an_unknown_host_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with bind_listener("127.0.0.1", 0) as bound:

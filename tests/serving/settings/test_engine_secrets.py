@@ -43,7 +43,7 @@ def test_a_variable_and_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("content", ["", " \n", "sk-\x00x", "two\nlines"])
-def test_what_is_missing_is_said_by_its_reference(
+def test_what_is_missing_is_reported_by_its_reference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
     monkeypatch.delenv("VENDOR_KEY", raising=False)

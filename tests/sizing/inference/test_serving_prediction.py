@@ -120,7 +120,7 @@ def test_weak_rows_say_why_and_are_wider() -> None:
     assert spread(both.tpot_s) > spread(one.tpot_s), "two unknowns are wider than one"
 
 
-def test_what_is_not_stated_is_assumed_and_said() -> None:
+def test_what_is_not_stated_is_assumed_and_reported() -> None:
     found = answered(parallelism="", concurrency=None, input_tokens=None, output_tokens=None, scenario="")
     assert found.assumed[0].startswith("parallelism: TP") and len(found.assumed) == 3
     assert found.assumed[1:] == ("prompt and output length", "requests in flight: as many as fit")
@@ -242,7 +242,7 @@ def test_a_host_processor_batches_as_its_efficiency_row_says() -> None:
     assert eight.percentiles["ttft_p95_s"].value > known(eight.ttft_s).value > known(one.ttft_s).value
 
 
-def test_beyond_its_places_a_host_queues_and_what_is_unstated_is_said() -> None:
+def test_beyond_its_places_a_host_queues_and_what_is_unstated_is_reported() -> None:
     full, over = (on_host(concurrency=sent) for sent in (16.0, 64.0))
     assert full.tpot_s == over.tpot_s
     assert known(over.ttft_s).value > 3 * known(full.ttft_s).value
@@ -252,7 +252,7 @@ def test_beyond_its_places_a_host_queues_and_what_is_unstated_is_said() -> None:
     assert unsaid.tokens_per_s.value == pytest.approx(full.tokens_per_s.value, rel=0.6)
 
 
-def test_a_host_without_an_engine_is_said() -> None:
+def test_a_host_without_an_engine_is_reported() -> None:
     bare = BenchmarkNameResolver(catalog_with(engines={"vllm": SUBJECTS.catalog.engines["vllm"]}))
     with pytest.raises(CatalogError, check=lambda error: error.code == "AW-CAT-30"):
         serving_prediction.predict_deployment(replace(ASKED, accelerator="CPU-EPYC-9654-2S", engine=""), bare)
@@ -335,7 +335,7 @@ def test_without_a_format_the_widest_that_fits_and_always_an_answer(model: str, 
         assert too_big.ttft_s is not None and "the weights exceed the devices' memory" in too_big.weak
 
 
-def test_a_broken_table_is_said(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_table_is_reported(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitted_tables, "DATA", tmp_path)
     with pytest.raises(CatalogError, check=lambda error: error.code == "AW-CAT-03"):
         fitted_tables.load_table("nothing")

@@ -45,7 +45,7 @@ def test_the_fewest_ports_that_suffice_are_taken() -> None:
     assert waits > MAX_WAIT_SHARE
 
 
-def test_where_no_network_suffices_the_widest_is_taken_and_what_remains_is_said() -> None:
+def test_where_no_network_suffices_the_widest_is_taken_and_what_remains_is_reported() -> None:
     greedy = NetworkJob("tune", 70e9, 70e9, 4, 8, 100 * RATE)
     found = choose_fabric(greedy, CATALOG)
     assert found.ports == MOST_PORTS and found.waits > MAX_WAIT_SHARE

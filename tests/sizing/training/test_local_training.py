@@ -81,7 +81,7 @@ def test_measured_peaks_lie_within_a_tenth(largest: int, learned: float, rank: i
 
 
 @pytest.mark.parametrize("task", KINDS)
-def test_every_promise_can_be_asked_for_and_says_why(task: Task) -> None:
+def test_every_prediction_has_a_query_and_a_basis(task: Task) -> None:
     load, row = of_task(task), CATALOG.training_efficiency(task, "avx512-bf16")
     predictions, bases = predict_training(load, probed_machine(), row)
     units = {"train_s": "s", "train_tokens_per_s": "tokens/s", "train_memory_bytes": "bytes"}
@@ -175,7 +175,7 @@ def test_more_threads_are_not_slower(threads: int, more: int, cores: int) -> Non
 
 
 @given(st.floats(1e9, 1e12), st.floats(1.05, 4), st.sampled_from(sorted(KINDS)))
-def test_a_wider_probe_makes_a_wider_promise(flops: float, spread: float, task: Task) -> None:
+def test_a_wider_probe_makes_a_wider_prediction(flops: float, spread: float, task: Task) -> None:
     row = CATALOG.training_efficiency(task, "avx512-bf16")
 
     def asked(width: float) -> tuple[Prediction, ...]:
