@@ -195,6 +195,17 @@ def test_an_unstated_format_is_the_published_one(cli: CommandLine) -> None:
     assert found[0]["estimates"] == found[1]["estimates"]
 
 
+def test_a_wide_ttft_names_the_run_that_narrows_it(cli: CommandLine) -> None:
+    asked = "predict serving Llama-3.1-8B-Instruct --engine vllm --on"
+    wide = cli.json(f"{asked} H100 --load 16x1024+256")
+    ttft = wide["estimates"]["ttft_s"]
+    assert ttft["high"] > 5 * ttft["low"]
+    notes = [text for text in wide["assumed"] if "TTFT spans" in text]
+    assert len(notes) == 1 and "archwright bench" in notes[0]
+    offline = cli.json(f"{asked} H100 --load 'max x 1024+256'")
+    assert not [text for text in offline["assumed"] if "TTFT spans" in text]
+
+
 def test_accuracy(cli: CommandLine) -> None:
     Path("rows.csv").write_text(TABLE, encoding="utf-8")
     shown = cli.text("accuracy rows.csv --rows-out out.csv")

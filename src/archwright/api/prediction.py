@@ -26,6 +26,7 @@ from archwright.sizing import stated_query
 from archwright.sizing.inference.closed_loop_prediction import (
     find_usual_engine,
     note_usual_engine,
+    note_wide_ttft,
     predict_closed_loop,
 )
 from archwright.sizing.inference.option_prediction import apply_options, parse_engine_options
@@ -88,7 +89,10 @@ def predict_serving(
         predicted = note_usual_engine(predict_closed_loop(query, on, subjects), usual_engine)
         if chosen_options is not None:
             predicted = apply_options(predicted, chosen_options, query=query, subjects=subjects)
-    return replace(predicted, pilot=find_query_pilot(query, subjects))
+    pilot = find_query_pilot(query, subjects)
+    if pilot is None:
+        predicted = note_wide_ttft(predicted)
+    return replace(predicted, pilot=pilot)
 
 
 def _predict_local_serving(model: str, load: str, *, is_engine_stated: bool) -> SizingPrediction:

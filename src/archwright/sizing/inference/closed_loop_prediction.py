@@ -12,6 +12,9 @@ from archwright.sizing.model.numeric_precision import parse_precision
 from archwright.sizing.step_time import fitted_tables
 from archwright.sizing.step_time.extrapolation import HOST_KIND, pair_engine
 
+# A wider interval of TTFT names the run that narrows it.
+MOST_TTFT_SPAN = 5.0
+RUN = "archwright bench http://HOST:8000/v1 --against plan.json"
 _DEFINITIONS = {
     "tpot_s": "mean time between tokens of an answer in a closed loop, first token excluded",
     "ttft_s": "mean time from request to first token in a closed loop, first burst and queue included",
@@ -126,3 +129,20 @@ def note_usual_engine(predicted: SizingPrediction, engine: str) -> SizingPredict
         return predicted
     text = f"engine: {engine}, as the measured devices of this vendor; --engine changes it"
     return replace(predicted, assumed=(*predicted.assumed, text))
+
+
+def note_wide_ttft(predicted: SizingPrediction) -> SizingPrediction:
+    """Return the prediction with the run that narrows its TTFT, if the interval is wide.
+
+    The fit's rows come from clients that start their requests in different ways, so only a run of the own load helps.
+    """
+    ttft = predicted.estimates.get("ttft_p50_s")
+    if ttft is None:
+        return predicted
+    span = ttft.high / ttft.low
+    if span <= MOST_TTFT_SPAN:
+        return predicted
+    text = f"TTFT spans a factor of {span:.0f}, as publishers' clients differ; to narrow it, measure your load: {RUN}"
+    assumed = [*predicted.assumed]
+    assumed.append(text)
+    return replace(predicted, assumed=tuple(assumed))
