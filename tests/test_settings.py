@@ -86,6 +86,7 @@ def test_each_setting_of_the_listeners_is_read() -> None:
         **{"cors_origins": "https://chat.example", "tls_certificate": "c.pem", "tls_key": "k.pem"},
         **{"otlp_url": "http://collector:4318", "alert_webhook": "https://hook.example"},
         **{"audit_checkpoints": "syslog", "audit_second_place": "none"},
+        **{"audit_retention_days": 400, "usage_retention_days": 30},
     }
     listener = read_listener(settings.load(changed))
     default = ListenerSettings()
@@ -122,13 +123,14 @@ def test_trusted_proxies_are_a_list(home: Home) -> None:
 OF_THE_OPERATOR = [
     *("host", "database_url", "tls_certificate", "tls_key", "ray_address", "otlp_url", "admin_port", "cache"),
     *("trusted_proxies", "image_hosts", "cors_origins", "engine_user", "audit_checkpoints", "residency"),
-    *("audit_second_place", "owner_key_days"),
+    *("audit_second_place", "owner_key_days", "audit_retention_days", "usage_retention_days"),
     *("alert_webhook", "alert_smtp", "alert_smtp_login", "alert_from", "alert_to"),
     *("backup_to", "backup_key"),
 ]
 VALID = {
     **{"admin_port": "1", "cache": '"all"', "otlp_url": '"http://c:1"'},
     **{"audit_checkpoints": '"/a"', "residency": '"DE"', "audit_second_place": '"none"', "owner_key_days": "1"},
+    **{"audit_retention_days": "400", "usage_retention_days": "30"},
     **{"alert_webhook": '"https://h/x"', "alert_smtp": '"mail:25"', "alert_smtp_login": '"env:LOGIN"'},
     **{"backup_to": '"/a"', "backup_key": '"env:KEY"'},
 }

@@ -208,6 +208,11 @@ class Home:
         return self.root / "audit" / "checkpoints.jsonl"
 
     @property
+    def legal_holds(self) -> Path:
+        """The legal holds on audit and usage records (`access.log_retention`)."""
+        return self.root / "audit" / "legal-holds.json"
+
+    @property
     def disk_reserve(self) -> Path:
         """Allocated bytes that administration frees on a full disk."""
         return self.root / "run" / "disk-reserve"

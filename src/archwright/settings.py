@@ -67,6 +67,7 @@ class Settings:
     pages may call the gateway, separated by commas; empty: none. `engine_user`: the user of engine
     processes if root starts the platform; empty: the user of the platform. `audit_checkpoints`: the second places of
     the audit log, separated by commas: `stdout`, `syslog`, `file:PATH`, s3://BUCKET/PREFIX; empty: none.
+    `audit_retention_days`, `usage_retention_days`: days after which a gateway removes such records; 0: never.
     `audit_second_place`: `none` accepts a log without a second place, so that `audit verify` does not exit with 10.
     `model_memory_bytes`: memory of all models
     that are loaded at run time; 0: most of the memory that the plan leaves. `model_idle_s`: seconds after which an idle
@@ -97,6 +98,8 @@ class Settings:
     engine_user: str = _home("")
     audit_checkpoints: str = _home("")
     audit_second_place: str = _home("required")
+    audit_retention_days: int = _home(0)
+    usage_retention_days: int = _home(7)
     model_memory_bytes: int = _project(0)
     model_idle_s: int = _project(900)
     data_workers: int = _project(0)
@@ -121,6 +124,8 @@ INTEGERS = {
     "data_workers": 1024,
     "engine_measurement_s": 600,
     "owner_key_days": 3650,
+    "audit_retention_days": 36_500,
+    "usage_retention_days": 36_500,
 }
 CHOICES = {"cache": ("off", "deterministic", "all"), "audit_second_place": ("required", "none")}
 AUDIT_BUCKET = r"s3://[^\s,/?]+(/[^\s,?]*)?(\?lock_days=[1-9][0-9]{0,3})?"

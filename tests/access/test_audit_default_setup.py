@@ -26,6 +26,7 @@ from archwright.access.audit_checkpoints import (
     sign_correction,
 )
 from archwright.access.audit_log import AuditLog
+from archwright.access.log_retention import KEEP_ALL, RecordRetention
 from archwright.api import audit
 from archwright.contract.record import replace
 from archwright.contract.served import RequestRecord
@@ -44,18 +45,21 @@ FOLDED_BLOCKS = 3
 class Log:
     """A home with a log of three blocks, three blocks of usage, and three checkpoints; no second place."""
 
-    def __init__(self, home: Home) -> None:
+    age_s = 0.0
+
+    def __init__(self, home: Home, retention: RecordRetention = KEEP_ALL) -> None:
         self.home = home
+        self.retention = retention
         for _ in range(FOLDED_BLOCKS):
             self.write()
 
     def write(self) -> None:
         """Write records as one process does, which ends with a checkpoint."""
         with closing(Store(self.home.store_url)) as store:
-            checkpoints = CheckpointWriter(store, self.home)
+            checkpoints = CheckpointWriter(store, self.home, retention=self.retention)
             with closing(WalWriter(store, self.home, on_compaction=checkpoints.write_due)) as wal:
                 log = AuditLog(wal)
-                now = time.time()
+                now = time.time() - self.age_s
                 for number in range(RECORDS):
                     log.record(make_event())
                     wal.append("served", RequestRecord(at=now + number, request_id="aw-1", status="ok", cost_usd=1.0))
@@ -310,9 +314,8 @@ def test_usage_alone_makes_no_signing_key(home: Home) -> None:
 @pytest.fixture
 def retained(home: Home, monkeypatch: pytest.MonkeyPatch) -> Log:
     """A log whose usage records are too old as soon as a checkpoint covers them."""
-    monkeypatch.setattr(audit_checkpoints, "USAGE_RETENTION_S", -60.0)
     monkeypatch.setattr(audit_checkpoints, "CHECKPOINT_S", 0.0)
-    log = Log(home)
+    log = Log(home, RecordRetention(usage_s=-60.0))
     for _ in range(3):
         log.write()
     return log

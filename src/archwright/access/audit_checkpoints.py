@@ -12,9 +12,9 @@ one JSON line, to the home. The checkpoints of a home have consecutive numbers, 
 digest of the one before it. The database has the number and digest of the newest one
 (`checkpoint_anchor`). So an attacker of the database alone or of the files alone is found.
 
-Usage records older than USAGE_RETENTION_S are removed. A checkpoint states where those that are kept
-begin (`usage_start`) before the older ones are deleted; verification starts there. Homes that share
-a database keep all, because each would have to trust the other's key.
+Old records are removed (`log_retention`). A checkpoint states where those that are kept begin
+(`audit_start`, `usage_start`) before the older ones are deleted; verification starts there. Homes
+that share a database keep all, because each would have to trust the other's key.
 
 An attacker with write access to home and database can sign a false log. A second place still has
 the earlier checkpoints, which contradict it. Records after the newest checkpoint that no second
@@ -30,36 +30,35 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import msgspec
 
 from archwright.access.checkpoint_anchor import anchor_checkpoint, read_anchors
+from archwright.access.log_blocks import (
+    NO_USAGE,
+    STREAM_NAMES,
+    LogMark,
+    LogStart,
+    LogState,
+    read_log_end,
+    state_of_mark,
+)
+from archwright.access.log_retention import KEEP_ALL, RecordRetention, RemovalEnd, RemovalLimits, find_removal
 from archwright.access.record_chain import ChainState, read_chain_end
 from archwright.access.signed_rows import RowsMark, find_mark, read_mark
 from archwright.contract.record import Record, as_dict, replace
 from archwright.crypto.signing import SECRET_BYTES, SigningKey, is_signed_by
 from archwright.errors import ArchwrightError, ErrorLocation, StoreError, boundary
 from archwright.home import Home, open_private, write_atomic
-from archwright.monitor.wal.compaction import BLOCKS, BLOCKS_PER_READ, RecordBlock
+from archwright.monitor.wal.compaction import BLOCKS, RecordBlock
 from archwright.monitor.wal.segment_owner import read_store_name
 from archwright.store import ColumnRange, Store
 
 CHECKPOINT_S = 60.0
-USAGE_RETENTION_S = 7 * 86_400.0
-USAGE_REMOVAL_S = 3_600.0
+REMOVAL_S = 3_600.0
 _MARK = b'{"kind":"archwright-audit-checkpoint",'
 _TAIL_BYTES = 64 << 10
-STREAM_NAMES = {"audit": "log", "served": "usage log"}
-
-
-class LogMark(Record):
-    """The state of a stream of blocks, such as the usage records: see `AuditCheckpoint`."""
-
-    seq: int
-    blocks: int
-    records: int
-    tip: str
 
 
 class AuditCheckpoint(Record):
@@ -69,8 +68,8 @@ class AuditCheckpoint(Record):
     The newest block has the number `seq` in the store; `blocks` and `records` count from the first
     block on. `number` counts the checkpoints of the home, and `previous` is the digest of the one
     before. `usage`: the state of the usage records; `usage_start`: their state before the first one
-    that is kept; `rows`: the newest rows of keys; `chain`: digest of the record chain. Checkpoints of
-    older versions lack these six.
+    that is kept; `rows`: the newest rows of keys; `chain`: digest of the record chain; `audit_start`:
+    the state before the first record that is kept. Checkpoints of older versions lack these seven.
     """
 
     kind: str = "archwright-audit-checkpoint"
@@ -89,18 +88,22 @@ class AuditCheckpoint(Record):
     usage_start: LogMark | None = None
     rows: RowsMark | None = None
     chain: str | None = None
+    audit_start: LogStart | None = None
 
 
-class LogState(NamedTuple):
-    """The log up to a block."""
+class LogStarts(Record):
+    """The states before the kept records; None: none was removed."""
 
-    seq: int = 0
-    blocks: int = 0
-    records: int = 0
-    tip: str = ""
+    audit: LogStart | None = None
+    usage: LogMark | None = None
+
+    def state(self, stream: str) -> LogState:
+        mark = {"audit": self.audit, "served": self.usage}[stream]
+        if mark is None:
+            return LogState()
+        return state_of_mark(mark)
 
 
-NO_USAGE = LogMark(seq=0, blocks=0, records=0, tip="")
 _ENCODE = msgspec.json.Encoder().encode
 _DECODER = msgspec.json.Decoder(AuditCheckpoint)
 
@@ -124,56 +127,6 @@ def digest_by_number(checkpoints: Iterable[AuditCheckpoint]) -> dict[int, str]:
         if checkpoint.number is not None:
             digests[checkpoint.number] = digest_checkpoint(checkpoint)
     return digests
-
-
-def _list_tip_fields(tip: str, block: RecordBlock) -> tuple[str | int | float, ...]:
-    """Return what the tip after a block covers beside the data of the block."""
-    return (
-        tip,
-        block.writer,
-        block.number,
-        block.end,
-        block.first_at,
-        block.last_at,
-        block.count,
-        block.tip,
-    )
-
-
-def _extend_tip(tip: str, block: RecordBlock) -> str:
-    fields = _ENCODE(_list_tip_fields(tip, block))
-    return hashlib.sha256(fields + block.data).hexdigest()
-
-
-def _extend_usage_tip(tip: str, block: RecordBlock) -> str:
-    """Extend by the digest of the data as recorded: an erasure may have corrected them."""
-    digest = block.origin or hashlib.sha256(block.data).hexdigest()
-    fields = (*_list_tip_fields(tip, block), digest)
-    return hashlib.sha256(_ENCODE(fields)).hexdigest()
-
-
-_TIPS = {"audit": _extend_tip, "served": _extend_usage_tip}
-
-
-def read_log_blocks(
-    store: Store,
-    stream: str,
-    state: LogState,
-) -> Iterator[tuple[LogState, RecordBlock]]:
-    """Yield each block behind `state`, with the state after it. Raises StoreError."""
-    extend_tip = _TIPS[stream]
-    while page := store.numbered_rows(BLOCKS[stream], state.seq, BLOCKS_PER_READ):
-        for seq, block in page:
-            tip = extend_tip(state.tip, block)
-            state = LogState(seq, state.blocks + 1, state.records + block.count, tip)
-            yield state, block
-
-
-def _read_end(store: Store, stream: str, start: LogState) -> LogState:
-    end = start
-    for state, _block in read_log_blocks(store, stream, start):
-        end = state
-    return end
 
 
 def digest_store_url(store: Store) -> str:
@@ -224,10 +177,12 @@ class CheckpointWriter:
         store: Store,
         home: Home,
         *,
+        retention: RecordRetention = KEEP_ALL,
         report: Callable[[ArchwrightError], None] = lambda _error: None,
     ) -> None:
         self._store = store
         self._home = home
+        self._retention = retention
         self._report = report
         self._next_at = 0.0
         self._next_removal_at = 0.0
@@ -267,47 +222,104 @@ class CheckpointWriter:
             return self._write_locked(file, now, least_age_s)
 
     def _write_locked(self, file: IO[bytes], now: float, least_age_s: float) -> bool:
-        key = load_signing_key(self._home)
-        own_checkpoints = _read_own_tail(file, key)
+        own_checkpoints = _read_own_tail(file, load_signing_key(self._home))
         newest = _find_newest(own_checkpoints, read_store_name(self._store))
         if newest is not None and 0 <= now - newest.at < least_age_s:
             return False
-        if newest is not None:
-            self._remove_old_usage(newest, now)
+        if newest is not None and now - newest.at >= CHECKPOINT_S:
+            self._remove_stated(newest)
 
-        unsigned = self._describe_present(now, key, newest=newest, own_checkpoints=own_checkpoints)
+        starts = self._find_starts(now, newest)
+        self._append(file, own_checkpoints, now, starts=starts)
+        return True
+
+    def remove(self, stream: str, before: float, places: tuple[str, ...]) -> RemovalEnd:
+        """Delete the blocks of a stream whose records are all older than `before`, at once.
+
+        A checkpoint covers all records first, and a second one states where the kept ones begin.
+        Raises StoreError, OSError.
+        """
+        path = self._home.folder("audit") / self._home.audit_checkpoints.name
+        with open_private(path, "ab+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            now = time.time()
+            own_checkpoints = _read_own_tail(file, load_signing_key(self._home))
+            newest = _find_newest(own_checkpoints, read_store_name(self._store))
+            newest = self._append(file, own_checkpoints, now, starts=_read_starts(newest))
+            if newest is None:
+                return RemovalEnd(LogState())
+
+            starts = _read_starts(newest)
+            removal = self.find_removal(newest, stream, before=before, places=places)
+            starts = self._move_start(starts, stream, removal.state)
+            newest = self._append(file, own_checkpoints, now, starts=starts)
+            if newest is not None:
+                self._remove_stated(newest)
+            return removal
+
+    def find_removal(
+        self, newest: AuditCheckpoint, stream: str, *, before: float, places: tuple[str, ...]
+    ) -> RemovalEnd:
+        """Return how far blocks may leave that `newest` covers. Raises StoreError."""
+        covered = newest if stream == "audit" else newest.usage or NO_USAGE
+        return find_removal(
+            self._store,
+            self._home,
+            stream,
+            start=_read_starts(newest).state(stream),
+            before=before,
+            limits=RemovalLimits(signed_blocks=covered.blocks, places=places),
+        )
+
+    def _remove_stated(self, newest: AuditCheckpoint) -> None:
+        """Delete the records before those that `newest` states as kept.
+
+        A verification that runs has read the checkpoints before, so without an order they get some
+        time.
+        """
+        starts = _read_starts(newest)
+        if starts == LogStarts() or self.is_shared():
+            return
+        for stream in STREAM_NAMES:
+            seq = starts.state(stream).seq
+            if seq:
+                self._store.prune(BLOCKS[stream], ColumnRange("seq", None, seq))
+
+    def _append(
+        self,
+        file: IO[bytes],
+        own_checkpoints: list[AuditCheckpoint],
+        now: float,
+        *,
+        starts: LogStarts,
+    ) -> AuditCheckpoint | None:
+        """Append a checkpoint of the present state if none states it, and return the newest one."""
+        key = load_signing_key(self._home)
+        newest = _find_newest(own_checkpoints, read_store_name(self._store))
+        unsigned = self._describe_present(now, newest, own_checkpoints, starts=starts)
         if unsigned is not None:
+            unsigned = replace(unsigned, public_key=key.public_key)
             newest = replace(unsigned, signature=key.sign(encode_checkpoint(unsigned)))
             append_line(file, encode_checkpoint(newest))
             own_checkpoints.append(newest)
         if newest is not None and newest.number is not None:
             digests = digest_by_number(own_checkpoints)
             anchor_checkpoint(self._store, key, newest.number, digests=digests)
-        return True
-
-    def _remove_old_usage(self, newest: AuditCheckpoint, now: float) -> None:
-        """Delete the usage records before those that `newest` states as kept.
-
-        A verification that runs has read the checkpoints before, so they get some time.
-        """
-        mark = newest.usage_start
-        is_due = now - newest.at >= CHECKPOINT_S
-        if mark is not None and is_due and not self._is_shared():
-            removed = ColumnRange("seq", None, mark.seq)
-            self._store.prune(BLOCKS["served"], removed)
+        return newest
 
     def _describe_present(
         self,
         now: float,
-        key: SigningKey,
-        *,
         newest: AuditCheckpoint | None,
         own_checkpoints: Sequence[AuditCheckpoint],
+        *,
+        starts: LogStarts,
     ) -> AuditCheckpoint | None:
-        """Return the unsigned checkpoint of the present state, None if `newest` states it.
+        """Return the checkpoint of the present state without key and signature, None if `newest`
+        states it.
 
         `newest`: the last checkpoint of this store; `own_checkpoints`: those of the home for any
-        store, of which the last has the number before.
+        store, of which the last has the number before; `starts`: where the kept records begin.
         """
         start = LogState()
         usage_start = LogState()
@@ -317,18 +329,17 @@ class CheckpointWriter:
             usage_start = state_of_mark(newest.usage or NO_USAGE)
             rows = newest.rows
 
-        end = _read_end(self._store, "audit", start)
-        usage_end = _read_end(self._store, "served", usage_start)
+        end = read_log_end(self._store, "audit", start)
+        usage_end = read_log_end(self._store, "served", usage_start)
         usage = LogMark(**usage_end._asdict())
         if rows is None or not is_mark_contradicted(self._store, rows):
             rows = read_mark(self._store)  # else the mark stays, as the proof that rows were removed
 
         if newest is None and not end.blocks:
             return None
-        kept_from = self._find_usage_start(now, newest)
         if newest is not None:
-            known = (start, newest.usage, newest.usage_start, newest.rows)
-            if known == (end, usage, kept_from, rows):
+            known = (start, newest.usage, _read_starts(newest), newest.rows)
+            if known == (end, usage, starts, rows):
                 return None
 
         chain_start = ChainState()
@@ -343,42 +354,81 @@ class CheckpointWriter:
             at=now,
             store=read_store_name(self._store),
             database=digest_store_url(self._store),
-            public_key=key.public_key,
+            public_key="",
             number=number,
             previous=previous,
             usage=usage,
-            usage_start=kept_from,
+            usage_start=starts.usage,
+            audit_start=starts.audit,
             rows=rows,
             chain=read_chain_end(self._store, chain_start, end.seq).digest,
             **end._asdict(),
         )
 
-    def _find_usage_start(self, now: float, newest: AuditCheckpoint | None) -> LogMark | None:
-        """Return the state before the first usage record to keep, None if none was ever removed.
+    def _find_starts(self, now: float, newest: AuditCheckpoint | None) -> LogStarts:
+        """Return where the records begin that the retention keeps.
 
-        Only records that the checkpoint `newest` covers are removed, and never the last block: its
-        number in the store is the highest, which the next block must exceed.
+        Only records that the checkpoint `newest` covers are removed.
         """
-        if newest is None or newest.usage is None:
-            return None
-        if now < self._next_removal_at or self._is_shared():
-            return newest.usage_start
-        self._next_removal_at = now + USAGE_REMOVAL_S
+        starts = _read_starts(newest)
+        if newest is None or now < self._next_removal_at or self.is_shared():
+            return starts
+        self._next_removal_at = now + REMOVAL_S
+        for stream in STREAM_NAMES:
+            before = self._retention.find_limit(stream, now)
+            if before is not None:
+                removal = self.find_removal(newest, stream, before=before, places=self._retention.places)
+                starts = self._move_start(starts, stream, removal.state)
+        return starts
 
-        start = state_of_mark(newest.usage_start or NO_USAGE)
-        end = start
-        for state, block in read_log_blocks(self._store, "served", start):
-            is_young = block.last_at >= now - USAGE_RETENTION_S
-            if is_young or state.blocks >= newest.usage.blocks:
-                break
-            end = state
-        if end == start:
-            return newest.usage_start
-        return LogMark(**end._asdict())
+    def _move_start(self, starts: LogStarts, stream: str, state: LogState) -> LogStarts:
+        """Return the starts with that of a stream after the block of `state`."""
+        if state == starts.state(stream):
+            return starts
+        if stream != "audit":
+            return replace(starts, usage=LogMark(**state._asdict()))
+        chain = read_chain_end(self._store, chain_state_of(starts.audit), state.seq)
+        return replace(starts, audit=LogStart(**state._asdict(), chain=chain.digest))
 
-    def _is_shared(self) -> bool:
+    def is_shared(self) -> bool:
         """True if several homes have checkpoints of the database."""
         return len(read_anchors(self._store)) > 1
+
+
+def _read_starts(checkpoint: AuditCheckpoint | None) -> LogStarts:
+    if checkpoint is None:
+        return LogStarts()
+    return LogStarts(audit=checkpoint.audit_start, usage=checkpoint.usage_start)
+
+
+def chain_state_of(start: LogStart | None) -> ChainState:
+    """Return the record chain before the first record that is kept."""
+    if start is None:
+        return ChainState()
+    return ChainState(start.seq, start.records, start.chain)
+
+
+def read_newest_own(store: Store, home: Home) -> AuditCheckpoint | None:
+    """Return the newest checkpoint of the store that the home's key signed. Raises StoreError."""
+    key = read_signing_key(home)
+    if key is None or not home.audit_checkpoints.exists():
+        return None
+    with open(home.audit_checkpoints, "rb") as file:
+        own_checkpoints = _read_own_tail(file, key)
+    return _find_newest(own_checkpoints, read_store_name(store))
+
+
+def read_audit_start(store: Store, home: Home) -> LogStart | None:
+    """Return where the kept audit records begin by the home, None if none was removed."""
+    newest = read_newest_own(store, home)
+    if newest is None:
+        return None
+    return newest.audit_start
+
+
+def read_chain_start(store: Store, home: Home) -> ChainState:
+    """Return the record chain before the first record that is kept by the home."""
+    return chain_state_of(read_audit_start(store, home))
 
 
 def _read_own_tail(file: IO[bytes], key: SigningKey) -> list[AuditCheckpoint]:
@@ -418,10 +468,6 @@ def append_line(file: IO[bytes], line: bytes) -> None:
 def is_checkpoint_signed(checkpoint: AuditCheckpoint) -> bool:
     unsigned = encode_checkpoint(replace(checkpoint, signature=""))
     return is_signed_by(checkpoint.public_key, unsigned, checkpoint.signature)
-
-
-def state_of_mark(mark: AuditCheckpoint | LogMark) -> LogState:
-    return LogState(mark.seq, mark.blocks, mark.records, mark.tip)
 
 
 def read_last_checkpoints(file: IO[bytes]) -> Iterator[AuditCheckpoint]:

@@ -24,6 +24,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from archwright.access.log_blocks import LogStart
 from archwright.contract.record import Record, replace
 from archwright.contract.served import request_received_at
 from archwright.errors import StoreError
@@ -280,15 +281,28 @@ class ChainCheck(NamedTuple):
     broken: int | None
 
 
-def check_chain(store: Store, home: Home | None = None) -> ChainCheck:
+def check_chain(
+    store: Store,
+    home: Home | None = None,
+    *,
+    start: LogStart | None = None,
+) -> ChainCheck:
     """Check every chain in the order of the store.
+
+    `start`: the log before its first kept block; records count from the first one ever. Chains that
+    began before it are followed from their first kept group, which the checkpoints cover.
 
     With `home` also the records that are not compacted yet. An altered record is reported at the
     start of the next group, whose link does not match.
     """
-    walk = _ChainWalk()
+    removed = 0
+    after_seq = 0
+    if start is not None:
+        removed = start.records
+        after_seq = start.seq
+    walk = _ChainWalk(removed)
     try:
-        for records in read_records(store, home, AUDIT_STREAM):
+        for records in read_records(store, home, AUDIT_STREAM, after_seq=after_seq):
             if not walk.follow(_split_groups(records.data), tip=records.tip):
                 return ChainCheck(walk.records, walk.records)
     except msgspec.MsgspecError:
@@ -303,8 +317,10 @@ def check_chain(store: Store, home: Home | None = None) -> ChainCheck:
 class _ChainWalk:
     """A walk over the chains, as far as they are consistent; `records`: how many it has checked."""
 
-    def __init__(self) -> None:
-        self.records = 0
+    def __init__(self, removed: int) -> None:
+        """`removed`: number of the records before the first one that is kept."""
+        self.records = removed
+        self._has_start = removed > 0
         # By chain: number of the next record, and hash of the last group.
         self._ends: dict[str, tuple[int, str]] = {}
         self._tips = {""}
@@ -332,4 +348,6 @@ class _ChainWalk:
         """True if a group follows the last one of its chain, or starts one after a known group."""
         if position.chain in self._ends:
             return (position.number, position.prev) == self._ends[position.chain]
+        if self._has_start:
+            return True
         return position.number == 0 and position.prev in self._tips

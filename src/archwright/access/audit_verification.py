@@ -8,10 +8,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from archwright.access.audit_checkpoints import (
-    NO_USAGE,
-    STREAM_NAMES,
     AuditCheckpoint,
-    LogState,
     digest_by_number,
     digest_checkpoint,
     digest_store_url,
@@ -19,12 +16,18 @@ from archwright.access.audit_checkpoints import (
     is_checkpoint_signed,
     is_mark_contradicted,
     read_last_checkpoints,
-    read_log_blocks,
     read_signing_key,
-    state_of_mark,
     tampering_error,
 )
 from archwright.access.checkpoint_anchor import CheckpointAnchor, is_anchor_of
+from archwright.access.log_blocks import (
+    NO_USAGE,
+    STREAM_NAMES,
+    LogStart,
+    LogState,
+    read_log_blocks,
+    state_of_mark,
+)
 from archwright.access.signed_rows import ALTERED_HINT, RowsMark
 from archwright.crypto.signing import is_signed_by
 from archwright.errors import ErrorLocation, StoreError
@@ -62,6 +65,25 @@ def check_log(
     _check_corrections(store, signing_keys)
     _check_marks(store, log.known)
     return log.own, signing_keys - public_keys
+
+
+def find_audit_start(
+    store: Store,
+    checkpoints: Iterable[AuditCheckpoint],
+    public_keys: frozenset[str],
+) -> LogStart | None:
+    """Return where the kept records begin, None if none was removed.
+
+    Raises StoreError AW-STO-14 if the statement is not signed.
+    """
+    log = _CheckedLog(store, checkpoints, public_keys)
+    newest: LogStart | None = None
+    for checkpoint in log.own:
+        start = checkpoint.audit_start
+        if start is not None and (newest is None or start.blocks > newest.blocks):
+            _check_signer(checkpoint, public_keys)
+            newest = start
+    return newest
 
 
 class _CheckedLog:
@@ -124,10 +146,8 @@ class _CheckedLog:
     def _find_start(self, stream: str) -> LogState:
         """Return the state before the first record that is kept. Raises StoreError AW-STO-14."""
         start = LogState()
-        if stream == "audit":
-            return start
         for checkpoint in self.own:
-            mark = checkpoint.usage_start
+            mark = checkpoint.audit_start if stream == "audit" else checkpoint.usage_start
             if mark is not None and mark.blocks > start.blocks:
                 _check_signer(checkpoint, self._public_keys)
                 start = state_of_mark(mark)
@@ -141,7 +161,8 @@ class _CheckedLog:
         expected: dict[int, list[AuditCheckpoint]] = {}
         for checkpoint in self.sort_known():
             blocks = _state_in(checkpoint, stream).blocks
-            if blocks > start.blocks or stream == "audit":
+            is_audit_without_removal = stream == "audit" and not start.blocks
+            if blocks > start.blocks or is_audit_without_removal:
                 expected.setdefault(blocks, []).append(checkpoint)
         return expected
 

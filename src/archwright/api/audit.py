@@ -1,11 +1,11 @@
-"""The audit trail: `audit list`, `audit verify`, `audit status`, `audit export`, `audit verifier`, `audit stamp`."""
+"""The audit trail and its retention: the verbs `audit ...`."""
 
 import builtins
 from pathlib import Path
 
 from archwright.access import audit_log as trail
 from archwright.access.api_keys import read_pepper
-from archwright.access.audit_checkpoints import read_checkpoints, read_signing_key
+from archwright.access.audit_checkpoints import chain_state_of, read_audit_start, read_checkpoints, read_signing_key
 from archwright.access.audit_delivery.outbox import PlaceStatus, read_statuses
 from archwright.access.audit_delivery.places import UNREADABLE, check_readable, select_addresses, split_addresses
 from archwright.access.audit_delivery.second_place import SecondPlaces
@@ -16,10 +16,21 @@ from archwright.access.audit_delivery.time_stamps import (
 )
 from archwright.access.audit_export.export_file import FORMATS, JSONL, AuditExport, write_export, write_verifier
 from archwright.access.audit_log import AuditEvent
-from archwright.access.audit_verification import check_home, check_log, check_places
+from archwright.access.audit_verification import check_home, check_log, check_places, find_audit_start
 from archwright.access.checkpoint_anchor import read_anchors
+from archwright.access.log_blocks import LogStart
+from archwright.access.log_retention import LegalHold, add_hold, read_holds, remove_hold
 from archwright.access.signed_rows import check_rows, read_signer
-from archwright.api.context import audit_read, describe_second_place, open_home, record_read, write_audit_record
+from archwright.access.tables import NAME_PATTERN
+from archwright.api.context import (
+    audit_read,
+    describe_second_place,
+    open_audited_home,
+    open_home,
+    record_read,
+    write_audit_record,
+)
+from archwright.api.record_retention import RecordRemoval, prune_records
 from archwright.contract.record import Record
 from archwright.errors import ErrorLocation, StoreError, UsageError
 from archwright.home import Home
@@ -34,11 +45,13 @@ SECOND_PLACE_HINT += '--against FILE; or accept the risk: audit_second_place = "
 class AuditVerification(Record):
     """The result of a check of the log: `records` were checked, and compared with signed `checkpoints`.
 
-    `public_keys` signed the checkpoints. `second_place`: what the second place covers, or the setting that renounces
-    it. `time_stamps`: how many were verified, and what they cover. `warning`: what the check could not see."""
+    `records` counts from the first one ever; retention has removed `removed` of them. `public_keys` signed the
+    checkpoints. `second_place`: what the second place covers, or the setting that renounces it. `time_stamps`: how many
+    were verified, and what they cover. `warning`: what the check could not see."""
 
     whole: bool
     records: int
+    removed: int = 0
     checkpoints: int = 0
     public_keys: tuple[str, ...] = ()
     second_place: str = ""
@@ -80,6 +93,19 @@ def verify(
     are verified then (AW-STO-32, AW-STO-33). Raises StoreError: AW-STO-04 at the first record that was altered, moved
     or removed; AW-STO-14 to AW-STO-22; AW-STO-29 the records of a place differ, AW-STO-30 a place was altered;
     SecondPlaceError AW-STO-23 if no second place covers a record, unless the setting audit_second_place is none."""
+    with open_home() as (_settings, home, store):
+        start = read_audit_start(store, home)
+    try:
+        return _verify(against, public_key, authorities=authorities)
+    except StoreError:
+        with open_home() as (_settings, home, store):
+            is_moved = read_audit_start(store, home) != start
+        if not is_moved:
+            raise
+        return _verify(against, public_key, authorities=authorities)  # records were removed meanwhile
+
+
+def _verify(against: str | None, public_key: tuple[str, ...] | None, *, authorities: str | None) -> AuditVerification:
     with open_home() as (settings, home, store):
         # A checkpoint is written to the home first, then to the database, then to the second place. Read in the other
         # order, the home has those that are written meanwhile.
@@ -91,12 +117,14 @@ def verify(
         home_keys = [own_key.public_key] if own_key else first_signers
         public_keys = frozenset(public_key or home_keys)
 
-        with places.explain_findings(store):
-            records = _check_chain(store, home)
+        start = find_audit_start(store, (*in_home, *places.checkpoints), public_keys)
+        chain_start = chain_state_of(start)
+        with places.explain_findings(store, chain_start):
+            records = _check_chain(store, home, start)
             covering, other_keys = check_log(store, (*in_home, *places.checkpoints), public_keys)
             check_places(in_home, places.checkpoints, home)
             check_home(in_home, anchors, store=store, home=home)
-        covered = places.check_records(store, covering)
+        covered = places.check_records(store, covering, chain_start)
         if home.has_pepper and not home.unsigned_rows.exists():
             check_rows(store, read_signer(store, read_pepper(home)))
 
@@ -110,6 +138,7 @@ def verify(
         result = AuditVerification(
             whole=True,
             records=records,
+            removed=chain_start.records,
             checkpoints=len(covering),
             public_keys=tuple(sorted(public_keys)),
             second_place=second_place,
@@ -136,9 +165,9 @@ def _list_readable(settings: Settings, against: str | None) -> tuple[str, ...]:
     return select_addresses(settings.audit_checkpoints, excluded=UNREADABLE)
 
 
-def _check_chain(store: Store, home: Home) -> int:
+def _check_chain(store: Store, home: Home, start: LogStart | None) -> int:
     """Return the number of records. Raises StoreError AW-STO-04."""
-    checked = trail.check_chain(store, home)
+    checked = trail.check_chain(store, home, start=start)
     if checked.broken is not None:
         message = f"the audit chain is broken at record {checked.broken}"
         where = ErrorLocation(str(home.root))
@@ -194,3 +223,45 @@ def stamp(authority: str, *, authorities: str) -> AuditTimeStamp:
     with open_home() as (_settings, home, store):
         write_audit_record(store, "audit.stamp", authority)
         return stamp_newest_checkpoint(home, store, authority, authorities=authorities)
+
+
+def prune(
+    *, log: str = "audit", before: str | None = None, keep_days: int | None = None, dry_run: bool = False
+) -> RecordRemoval:
+    """Remove records of the log `audit` or `usage` that are older than a date or a number of days.
+
+    Blocks leave as a whole, the oldest first. A signed checkpoint states where the kept records begin, and totals of
+    usage stay. Raises UsageError AW-USE-100, StoreError AW-STO-34 if a legal hold keeps such records, AW-STO-35.
+    """
+    return prune_records(log, before=before, keep_days=keep_days, dry_run=dry_run)
+
+
+def hold(*, reason: str, tenant: str | None = None) -> LegalHold:
+    """Keep the audit and usage records of a tenant, from its first one on, until the hold is released.
+
+    Without a tenant, all records are kept. Raises UsageError AW-USE-100 for a name that no tenant can have.
+    """
+    if tenant is not None and not NAME_PATTERN.fullmatch(tenant):
+        where = ErrorLocation(field="tenant")
+        raise UsageError(
+            "AW-USE-100", f"no tenant can have the name {tenant}", where=where, hint="archwright tenant list"
+        )
+    with open_audited_home() as (home, record_act):
+        added = add_hold(home, tenant or "", reason)
+        record_act("audit.hold", f"{added.id}: {reason}", tenant or "")
+        return added
+
+
+def release(hold: str) -> LegalHold:
+    """End a legal hold. Raises MissingError AW-GET-17 for an unknown one."""
+    with open_audited_home() as (home, record_act):
+        removed = remove_hold(home, hold)
+        record_act("audit.release", f"{removed.id}: {removed.reason}", removed.tenant)
+        return removed
+
+
+@audit_read("audit.holds")
+def holds() -> tuple[LegalHold, ...]:
+    """Return the legal holds in force, oldest first."""
+    with open_home() as (_settings, home, _store):
+        return tuple(read_holds(home))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from archwright.access import audit_log
-from archwright.access.audit_checkpoints import read_signing_key
+from archwright.access.audit_checkpoints import read_audit_start, read_signing_key
 from archwright.contract.evidence import Measurement, Prediction
 from archwright.contract.plan import Plan
 from archwright.errors import DataError
@@ -109,7 +109,10 @@ def _request_status(platform: PlatformConnection, route: Route) -> int:
 
 
 def _check_audit(platform: PlatformConnection) -> ControlCheckResult:
-    found = audit_log.check_chain(platform.store, platform.home)
+    start = None
+    if platform.home is not None:
+        start = read_audit_start(platform.store, platform.home)
+    found = audit_log.check_chain(platform.store, platform.home, start=start)
     if found.broken is not None:
         return ControlCheckResult(0, 1, f"archwright audit verify: broken at record {found.broken}")
     return ControlCheckResult(1, 1, f"archwright audit verify: {found.records} records, each linked to its predecessor")

@@ -53,12 +53,15 @@ class ListenerSettings(ListenerOptions):
     """All settings of a gateway's listeners.
 
     Every address but loopback needs TLS files. `audit_checkpoints`: the second places of the audit log, as in the
-    settings. `alerts`: where alerts go; None: nowhere."""
+    settings. `audit_retention_days`, `usage_retention_days`: days after which records leave; 0: never. `alerts`: where
+    alerts go; None: nowhere."""
 
     tls_certificate: str | None = None
     tls_key: str | None = None
     traces: TraceSpec | None = None
     audit_checkpoints: str = ""
+    audit_retention_days: int = 0
+    usage_retention_days: int = 7
     alerts: AlertSpec | None = None
 
     @property
@@ -81,6 +84,8 @@ def read_listener(chosen: Settings) -> ListenerSettings:
         tls_key=chosen.tls_key or None,
         traces=TraceSpec(url=chosen.otlp_url) if chosen.otlp_url else None,
         audit_checkpoints=chosen.audit_checkpoints,
+        audit_retention_days=chosen.audit_retention_days,
+        usage_retention_days=chosen.usage_retention_days,
         alerts=_read_alerts(chosen),
     )
 

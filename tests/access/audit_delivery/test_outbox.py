@@ -24,11 +24,10 @@ from archwright.access.audit_delivery.outbox import (
     AuditOutbox,
     PlaceOutbox,
     list_known_addresses,
-    locate_cursor,
-    read_cursor,
     read_place_status,
 )
 from archwright.access.audit_delivery.places import open_place, split_addresses
+from archwright.access.delivery_cursor import locate_cursor, read_cursor
 from archwright.access.record_chain import AUDIT_BLOCKS, decode_record_lines, extend_digest
 from archwright.api import audit
 from archwright.errors import ArchwrightError, SettingsError

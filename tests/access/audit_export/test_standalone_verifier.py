@@ -121,10 +121,10 @@ def write_text(lines: Lines) -> Lines:
     ("attack", "finding"),
     [
         (alter, "line 3: record 3 was altered"),
-        (cut_start, "line 1: records 1 to 1 are missing"),
+        (cut_start, "records 1 to 1 are missing, and no signed checkpoint states their removal"),
         (cut_middle, "line 6: records 6 to 7 are missing"),
         (cut_end, "counts 12 records, and the file has 10"),
-        (swap, "records 1 to 1 are missing"),
+        (swap, "record 1 stands behind later ones"),
         (add_version, "two versions of record 13"),
         (remove_checkpoints, "no checkpoint of an accepted key"),
         (alter_count, "its signature is false"),

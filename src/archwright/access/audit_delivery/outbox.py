@@ -10,7 +10,6 @@ gets all records again, and holds what the log lost.
 """
 
 import fcntl
-import hashlib
 import os
 import threading
 import time
@@ -18,14 +17,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
-import msgspec
-
-from archwright.access.audit_checkpoints import decode_checkpoint
+from archwright.access.audit_checkpoints import decode_checkpoint, read_chain_start
 from archwright.access.audit_delivery.delivery_place import DeliveryBatch, DeliveryPlace
 from archwright.access.audit_delivery.places import open_place
+from archwright.access.delivery_cursor import DeliveryCursor, locate_cursor, read_cursor
 from archwright.access.record_chain import (
     AUDIT_BLOCKS,
-    ChainState,
     encode_record_lines,
     read_block_identity,
     read_chained_blocks,
@@ -42,33 +39,6 @@ REPORT_EVERY_S = 60.0
 RETRY_LIMIT_S = 60.0
 PLACE_HINT = "make the place available; the records stay in the store until it takes them"
 ReportError = Callable[[ArchwrightError], None]
-
-
-class DeliveryCursor(Record, forbid_unknown_fields=False):
-    """How far the place `address` is for the store `store`.
-
-    It has the `records` up to the block `seq` with the identity `block`, of which the last has the `digest`. It has
-    the checkpoints in the first `checkpoint_bytes` of the home's file. `delivered_at`: time of the last batch.
-    `failing_since`, `failure`: time of the first of the failures since then, and text of the last one.
-    """
-
-    address: str
-    store: str
-    seq: int = 0
-    records: int = 0
-    digest: str = ""
-    block: str = ""
-    checkpoint_bytes: int = 0
-    delivered_at: float = 0.0
-    failing_since: float = 0.0
-    failure: str = ""
-
-    @property
-    def state(self) -> ChainState:
-        return ChainState(self.seq, self.records, self.digest)
-
-
-_CURSOR_DECODER = msgspec.json.Decoder(DeliveryCursor)
 
 
 class _Advance(NamedTuple):
@@ -152,13 +122,17 @@ class PlaceOutbox:
         return written or DeliveryCursor(address=self.address, store=read_store_name(self._store))
 
     def _check_block(self, path: Path, cursor: DeliveryCursor) -> DeliveryCursor:
-        """Return the cursor, or one at the start if the log no longer has its block."""
-        if not cursor.seq or read_block_identity(self._store, cursor.seq) == cursor.block:
+        """Return the cursor, or one at the first kept record if the log no longer has its block."""
+        if cursor.seq and read_block_identity(self._store, cursor.seq) == cursor.block:
             return cursor
+        start = read_chain_start(self._store, self._home)
+        restarted = replace(cursor, **start._asdict(), block="")
+        if cursor.seq <= start.seq:
+            return restarted  # retention removed the block
         message = f"the log no longer has record {cursor.records}, which {self.address} has: all records are sent again"
         hint = f"find what was lost: archwright audit verify --against {self.address}"
         self._report(StoreError("AW-STO-28", message, where=ErrorLocation(self.address), hint=hint))
-        restarted = replace(cursor, seq=0, records=0, digest="", block="", checkpoint_bytes=0)
+        restarted = replace(restarted, checkpoint_bytes=0)
         self._keep(path, restarted)
         return restarted
 
@@ -326,17 +300,3 @@ def list_known_addresses(store: Store, home: Home) -> tuple[str, ...]:
         if cursor is not None and cursor.store == store_name:
             addresses.append(cursor.address)
     return tuple(addresses)
-
-
-def locate_cursor(home: Home, store_name: str, address: str) -> Path:
-    location = address.partition("?")[0]  # other options of a place send nothing again
-    name = hashlib.sha256(f"{store_name} {location}".encode()).hexdigest()[:16]
-    return home.root / "audit" / "outbox" / f"{name}.json"
-
-
-def read_cursor(path: Path) -> DeliveryCursor | None:
-    """Return the cursor of a file; None without one, and for a damaged file, after which all is sent again."""
-    try:
-        return _CURSOR_DECODER.decode(path.read_bytes())
-    except (FileNotFoundError, msgspec.MsgspecError):
-        return None

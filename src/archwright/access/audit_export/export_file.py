@@ -6,13 +6,13 @@ from pathlib import Path
 
 import msgspec
 
-from archwright.access.audit_checkpoints import decode_checkpoint
+from archwright.access.audit_checkpoints import decode_checkpoint, read_chain_start
 from archwright.access.audit_delivery.time_stamps import read_time_stamp_lines
 from archwright.access.audit_export import standalone_verifier
 from archwright.access.audit_export.ocsf_events import encode_event
 from archwright.access.audit_export.syslog_messages import encode_checkpoint_message, encode_record_message
 from archwright.access.audit_log import AuditEvent
-from archwright.access.record_chain import ChainState, decode_record_lines, encode_record_lines, read_chained_blocks
+from archwright.access.record_chain import decode_record_lines, encode_record_lines, read_chained_blocks
 from archwright.contract.record import Record
 from archwright.home import Home, write_atomic
 from archwright.monitor.user_names import read_user_names
@@ -70,7 +70,7 @@ class _ExportedLines:
     def _read_lines(self) -> Iterator[bytes]:
         store_name = read_store_name(self._store)
         names = read_user_names(self._store)
-        for block in read_chained_blocks(self._store, ChainState()):
+        for block in read_chained_blocks(self._store, read_chain_start(self._store, self._home)):
             for line in encode_record_lines(store_name, block):
                 self.records += 1
                 yield self._encode_record(line, names)

@@ -30,7 +30,10 @@ class FileFinding(Exception):
 
 
 class Checkpoint(NamedTuple):
-    """A signed statement; `chain`: digest of record number `records`, "" for none; `line`: its bytes."""
+    """A signed statement; `chain`: digest of record number `records`, "" for none; `line`: its bytes.
+
+    `start_records`, `start_chain`: number and digest of the last record that was removed; 0 and "" for none.
+    """
 
     at: float
     records: int
@@ -38,6 +41,8 @@ class Checkpoint(NamedTuple):
     public_key: str
     signature: str
     line: bytes
+    start_records: int
+    start_chain: str
 
 
 class RecordChain:
@@ -46,13 +51,26 @@ class RecordChain:
     def __init__(self, store: str) -> None:
         self.store = store
         self.records = 0
+        self.removed = 0
+        self._first = ("", b"")
         self.checkpoints: list[Checkpoint] = []
         self._digests = bytearray()
 
     def add_record(self, number: int, digest: str, record: bytes) -> None:
+        if not self.records and number > 1:
+            # Older records were removed, which a signed checkpoint must state.
+            self.removed = number - 1
+            self.records = number
+            self._first = (digest, record)
+            self._digests = bytearray(bytes.fromhex(digest))
+            return
         if number > self.records + 1:
             raise FileFinding(f"records {self.records + 1} to {number - 1} are missing")
+        if number <= self.removed:
+            raise FileFinding(f"record {number} stands behind later ones")
         expected = hashlib.sha256(self.read_digest(number - 1).encode() + record).hexdigest()
+        if self.removed and number == self.removed + 1:
+            expected = self._first[0]
         if digest != expected:
             raise FileFinding(f"record {number} was altered, or one before it")
         if number <= self.records:
@@ -64,7 +82,7 @@ class RecordChain:
 
     def read_digest(self, number: int) -> str:
         """Return the digest of a record, "" before the first one."""
-        end = number * DIGEST_BYTES
+        end = max(0, number - self.removed) * DIGEST_BYTES
         return self._digests[max(0, end - DIGEST_BYTES) : end].hex()
 
     def verify_checkpoints(self, public_keys: Iterable[str]) -> Checkpoint:
@@ -75,18 +93,31 @@ class RecordChain:
             stated = f"the checkpoint of {format_time(checkpoint.at)}"
             if checkpoint.records > self.records:
                 raise FileFinding(f"{stated} counts {checkpoint.records} records, and the file has {self.records}")
-            if checkpoint.chain is not None and checkpoint.chain != self.read_digest(checkpoint.records):
+            is_covered = checkpoint.chain is not None and checkpoint.records > self.removed
+            if is_covered and checkpoint.chain != self.read_digest(checkpoint.records):
                 raise FileFinding(f"{stated} contradicts the records")
             newest_by_key[checkpoint.public_key] = checkpoint
         covering: list[Checkpoint] = []
         for checkpoint in newest_by_key.values():
             if not is_signed(checkpoint):
                 raise FileFinding(f"the checkpoint of {format_time(checkpoint.at)} was altered: its signature is false")
-            if checkpoint.chain is not None and (not accepted or checkpoint.public_key in accepted):
+            is_accepted = not accepted or checkpoint.public_key in accepted
+            if checkpoint.chain is not None and checkpoint.records > self.removed and is_accepted:
                 covering.append(checkpoint)
         if not covering:
             raise FileFinding("no checkpoint of an accepted key signs the records")
-        return max(covering, key=lambda checkpoint: checkpoint.records)
+        newest = max(covering, key=lambda checkpoint: checkpoint.records)
+        self._check_start(newest)
+        return newest
+
+    def _check_start(self, newest: Checkpoint) -> None:
+        """Check that the signed checkpoint states the records before the first one as removed."""
+        if not self.removed:
+            return
+        digest, record = self._first
+        expected = hashlib.sha256(newest.start_chain.encode() + record).hexdigest()
+        if newest.start_records != self.removed or digest != expected:
+            raise FileFinding(f"records 1 to {self.removed} are missing, and no signed checkpoint states their removal")
 
 
 def read_chains(lines: Iterable[bytes]) -> list[RecordChain]:
@@ -116,6 +147,7 @@ def _add_line(chains: dict[str, RecordChain], line: bytes) -> None:
     start = line.find(CHECKPOINT_MARK)
     if start >= 0:
         statement: dict[str, Any] = json.loads(line[start:])
+        removed = statement.get("audit_start") or {}
         chain = chains.setdefault(statement["store"], RecordChain(statement["store"]))
         checkpoint = Checkpoint(
             at=float(statement["at"]),
@@ -124,6 +156,8 @@ def _add_line(chains: dict[str, RecordChain], line: bytes) -> None:
             public_key=statement["public_key"],
             signature=statement["signature"],
             line=line[start:],
+            start_records=int(removed.get("records", 0)),
+            start_chain=removed.get("chain", ""),
         )
         chain.checkpoints.append(checkpoint)
 
@@ -223,9 +257,9 @@ def main() -> int:
         if not chains:
             raise FileFinding("the file has no record of an audit log")
         for chain in chains:
-            print(f"store {chain.store}: records 1 to {chain.records} are in an unbroken chain")
+            print(f"store {chain.store}: records {chain.removed + 1} to {chain.records} are in an unbroken chain")
             checkpoint = chain.verify_checkpoints(options.public_key)
-            print(f"records 1 to {checkpoint.records} were signed at {format_time(checkpoint.at)}")
+            print(f"records {chain.removed + 1} to {checkpoint.records} were signed at {format_time(checkpoint.at)}")
             print(f"public key {checkpoint.public_key}")
             if checkpoint.records < chain.records:
                 print(f"records {checkpoint.records + 1} to {chain.records} have no signed checkpoint yet")

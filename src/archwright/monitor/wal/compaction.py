@@ -321,15 +321,19 @@ def read_records(
     *,
     span: TimeSpan = (None, None),
     newest_first: bool = False,
+    after_seq: int = 0,
 ) -> Iterator[RecordStream]:
     """Yield every record of `stream` once, without blocks outside `span`. Raises StoreError.
+
+    `after_seq`: only blocks after this one, if the oldest come first.
 
     With `home` also the records that this machine has not compacted yet.
     """
     contents = _read_segments(store, home)
     (last_seq,) = store.newest_seq(BLOCKS[stream])
     pending = list(_read_uncompacted(store, stream, contents, last_seq=last_seq))
-    blocks = _read_blocks(store, stream, span, last_seq=last_seq, newest_first=newest_first)
+    first_seq = last_seq + 1 if newest_first else after_seq
+    blocks = _read_blocks(store, stream, span, last_seq=last_seq, behind=first_seq, newest_first=newest_first)
     if newest_first:
         yield from reversed(pending)
         yield from blocks
@@ -351,12 +355,13 @@ def _read_blocks(
     span: TimeSpan,
     *,
     last_seq: int,
+    behind: int,
     newest_first: bool,
 ) -> Iterator[RecordStream]:
     table = BLOCKS[stream]
     since, until = span
     ranges = (ColumnRange("last_at", since), ColumnRange("first_at", None, until))
-    seq = last_seq + 1 if newest_first else 0
+    seq = behind
     while True:
         page = store.numbered_rows(table, seq, BLOCKS_PER_READ, ranges, newest_first=newest_first)
         if not page:

@@ -24,6 +24,7 @@ from archwright.access.audit_delivery.outbox import open_outbox
 from archwright.access.audit_delivery.places import split_addresses
 from archwright.access.audit_log import AuditLog
 from archwright.access.audit_verification import check_newest_mark
+from archwright.access.log_retention import retain_days
 from archwright.contract.record import replace
 from archwright.errors import ArchwrightError, StoreError
 from archwright.home import Home
@@ -93,9 +94,11 @@ class _BoundedExecutor(ThreadPoolExecutor):
 def run_worker(config: GatewayConfig, file: Path, home: Home, context: WorkerContext, journal: Journal) -> None:
     """Serve until SIGTERM (finish quickly) or HAND_OVER_SIGNAL (finish all); `config` was read from `file`."""
     store = Store(read_store_url(config.store_url) or home.store_url)
-    checkpoints = CheckpointWriter(store, home, report=partial(_warn, journal, "audit checkpoint not written"))
-    ledger = WalWriter(store, home, on_compaction=checkpoints.write_due, keeps_reserve=True)
     addresses = split_addresses(config.audit_checkpoints)
+    retention = retain_days(config.audit_retention_days, config.usage_retention_days, addresses)
+    report_checkpoint = partial(_warn, journal, "audit checkpoint not written")
+    checkpoints = CheckpointWriter(store, home, retention=retention, report=report_checkpoint)
+    ledger = WalWriter(store, home, on_compaction=checkpoints.write_due, keeps_reserve=True)
     outbox = open_outbox(store, home, addresses, report=partial(_warn, journal, "audit delivery failed"))
     outbox.start()
     exposition = Exposition(folder=home.counters)
