@@ -172,7 +172,9 @@ def _list_summary_rows(plan: Plan, option: Option) -> Iterable[tuple[str, str]]:
 def _describe_models(option: Option) -> str:
     """`model-a for chat and search`; "" without a language model."""
     workloads_by_model: dict[str, list[str]] = {}
-    for workload, model in option.models.items():
+    # A plan file keeps no order of workloads, so the view has its own.
+    models = sorted(option.models.items())
+    for workload, model in models:
         workloads_by_model.setdefault(model, []).append(workload)
     texts: list[str] = []
     for model, workloads in workloads_by_model.items():
@@ -373,8 +375,10 @@ def _choice_row(choice: ModelChoice, chosen: str | None) -> Iterable[doc.Cell | 
     else:
         yield doc.Cell("unknown", tone="quiet")
     option = "" if choice.option == chosen else choice.option
-    models = dict.fromkeys(choice.models.values())
-    yield doc.build_cell(fmt.format_list(models, most=3), option)
+    workloads = sorted(choice.models)
+    models = dict.fromkeys(map(choice.models.__getitem__, workloads))
+    listed = fmt.format_list(models, most=3)
+    yield doc.build_cell(listed, option)
     yield "; ".join(choice.gives_up[:2]) or "nothing against the others"
 
 
