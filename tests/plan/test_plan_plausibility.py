@@ -31,6 +31,12 @@ def test_the_engines_of_a_site_fit_on_its_machines(plan_of: Make, catalog: Catal
         assert devices <= had.get(machine, 0) * node.accelerator_count or not node.accelerator_count
 
 
+def test_no_third_machine_is_bought_that_costs_more_with_its_storage_servers(plan_of: Make) -> None:
+    for provider in ("aws", "gcp"):
+        option = option_of(plan_of("clinic"), f"hybrid-{provider}")
+        assert not [line.name for line in option.cost_lines if line.name.startswith("storage servers")], provider
+
+
 def test_no_load_is_planned_on_a_machine_that_is_fast_for_a_while(plan_of: Make, catalog: Catalog) -> None:
     burstable = {offer.instance_type for offer in catalog.offers if offer.notes.startswith(BURSTABLE)}
     assert burstable

@@ -143,6 +143,8 @@ def test_a_type_that_is_the_cheapest_at_night_alone_stays() -> None:
         (SolverLimits(power_kw=1.9), None),
         (SolverLimits(rack_units=3.0), None),
         (SolverLimits(usd_per_month=1.5), None),
+        (SolverLimits(machines=1), None),
+        (SolverLimits(machines=2), ((2,), (0,))),
     ],
 )
 def test_limits_hold_or_there_is_no_solution(limits: SolverLimits, machines: Any) -> None:

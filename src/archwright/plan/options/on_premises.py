@@ -18,7 +18,7 @@ from archwright.contract.record import replace
 from archwright.plan.accounting.budget import OptionDraft, is_capex, is_monthly
 from archwright.plan.accounting.fleet import Location
 from archwright.plan.capacity.candidates import MachineFinder, ModelOptions, SizingCache, WorkloadTask
-from archwright.plan.cost.facility_costs import compute_further_place_usd
+from archwright.plan.cost.facility_costs import BUILDING_NETWORK_MACHINES, compute_further_place_usd
 from archwright.plan.cost.staffing import compute_serving_staff_usd
 from archwright.plan.demand.data_residency import (
     ResidencyBounds,
@@ -203,9 +203,24 @@ class OnPremisesPlanner:
             # Without rented machines the option equals the on-premises option.
             where = f"{draft.provider} in {format_bounds(collect_all_bounds(self._needs))}"
             return assembler.refuse(draft, build_violation("hybrid", "no suitable machine inside the residency", where))
-        return self._solve_within_limits(draft, tuple(assignments))
+        return self._choose_assignments(draft, tuple(assignments))
 
-    def _solve_within_limits(self, draft: OptionDraft, assignments: Assignments) -> BuiltOption:
+    def _choose_assignments(self, draft: OptionDraft, assignments: Assignments) -> BuiltOption:
+        """Return the cheaper of two solutions: with any number of machines, and with so few that they need no racks.
+
+        The program does not know that a larger site needs switches and storage servers."""
+        best = self._solve_within_limits(draft, assignments, None)
+        fitting = _select_for_small_site(assignments)
+        if not fitting or _count_bought(best) <= BUILDING_NETWORK_MACHINES:
+            return best
+        small = self._solve_within_limits(draft, fitting, BUILDING_NETWORK_MACHINES)
+        if small.draft.terms is None:
+            return best
+        if len(small.draft.misses) > len(best.draft.misses):
+            return best
+        return min(best, small, key=_sum_terms)
+
+    def _solve_within_limits(self, draft: OptionDraft, assignments: Assignments, machines: int | None) -> BuiltOption:
         """Solve, and tighten limits while other costs break one; without limits if none can be kept."""
         choices = tuple(each.choice for each in assignments)
         kept = set(keep_cheapest_types(prune_dominated(choices, self._kinds, self._follows), self._kinds))
@@ -215,6 +230,7 @@ class OnPremisesPlanner:
             capex_usd=max(0.0, self._needs.budget.capex * self._world.usd - spent),
             power_kw=site.power_kw if site is not None else None,
             rack_units=site.rack_units if site is not None else None,
+            machines=machines,
         )
         for _ in range(MAX_ROUNDS):
             solution = self._solve(assignments, limits)
@@ -409,3 +425,34 @@ def assign_pool_suffixes(assignments: list[TaskAssignment]) -> Assignments:
         found.append(each._replace(suffix=f"-{each.choice.machine}") if inside and each.task.name in first else each)
         first.update([each.task.name] if inside else [])
     return tuple(found)
+
+
+def _select_for_small_site(assignments: Assignments) -> Assignments:
+    """Return what needs few machines, which use the network of the building; nothing if a task needs more."""
+    fitting = list[TaskAssignment]()
+    tasks = set[str]()
+    served = set[str]()
+    for assignment in assignments:
+        task = assignment.task.name
+        tasks.add(task)
+        if assignment.choice.most_machines <= BUILDING_NETWORK_MACHINES:
+            fitting.append(assignment)
+            served.add(task)
+    if served != tasks:
+        return ()
+    return tuple(fitting)
+
+
+def _count_bought(option: BuiltOption) -> int:
+    bought = 0
+    for fleet in option.draft.fleets:
+        if fleet.purchase == "bought":
+            bought += fleet.peak
+    return bought
+
+
+def _sum_terms(option: BuiltOption) -> float:
+    total_usd = 0.0
+    for term in option.draft.terms or ():
+        total_usd += term.sum
+    return total_usd

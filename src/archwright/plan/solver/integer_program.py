@@ -363,10 +363,19 @@ class IntegerProgram:
                 self._add_row({columns[year]: kind.power_kw for columns, kind in stocks}, limits.power_kw)
             if limits.rack_units is not None:
                 self._add_row({columns[year]: kind.rack_units for columns, kind in stocks}, limits.rack_units)
+            if limits.machines is not None:
+                self._limit_machines(year, limits.machines)
         if limits.usd_per_month is not None:
             paid = {z: self._choices[mine[0]].usd_per_month for z, mine in self._groups}
             machines = over((columns, kind.yearly_increments(kind.usd_per_month)) for columns, kind in stocks)
             self._add_row({**paid, **machines}, limits.usd_per_month)
+
+    def _limit_machines(self, year: int, most: int) -> None:
+        counted = dict[int, float]()
+        for stock in self._stock:
+            if stock:
+                counted[stock[year]] = 1.0
+        self._add_row(counted, most)
 
     def _read_choice(self, index: int, found: list[float]) -> SelectedChoice | None:
         """Read a choice from the solution; None if it is not used."""

@@ -90,12 +90,13 @@ class MachineSupply(NamedTuple):
 
 
 class SolverLimits(NamedTuple):
-    """Limits of the whole program; None: no limit."""
+    """Limits of the whole program; None: no limit. `machines`: of all types together, in each year."""
 
     capex_usd: float | None = None
     power_kw: float | None = None
     rack_units: float | None = None
     usd_per_month: float | None = None
+    machines: int | None = None
 
 
 class SelectedChoice(NamedTuple):
