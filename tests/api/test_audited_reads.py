@@ -52,6 +52,7 @@ FAILED = {
 # An export contains its own record, so it writes it before it reads.
 CHANGES = {
     *("audit status", "audit verify", "audit export", "audit verifier", "audit stamp"),
+    *("audit prune", "audit hold", "audit release"),
     *("data ingest", "data refine", "data index", "data policy", "data retain", "data export", "data erase"),
     *("batches cancel", "batches delete"),
     *("runs resume", "tenant create", "tenant limit", "tenant content", "user limit"),

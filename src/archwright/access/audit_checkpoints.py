@@ -413,9 +413,14 @@ def read_newest_own(store: Store, home: Home) -> AuditCheckpoint | None:
     key = read_signing_key(home)
     if key is None or not home.audit_checkpoints.exists():
         return None
+    store_name = read_store_name(store)
     with open(home.audit_checkpoints, "rb") as file:
-        own_checkpoints = _read_own_tail(file, key)
-    return _find_newest(own_checkpoints, read_store_name(store))
+        tail = list(read_last_checkpoints(file))
+    for checkpoint in reversed(tail):
+        is_own = checkpoint.public_key == key.public_key and checkpoint.store == store_name
+        if is_own and is_checkpoint_signed(checkpoint):
+            return checkpoint
+    return None
 
 
 def read_audit_start(store: Store, home: Home) -> LogStart | None:
