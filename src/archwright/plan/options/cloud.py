@@ -31,7 +31,7 @@ from archwright.plan.options.cloud_instances import (
 )
 from archwright.plan.options.edge_sites import make_sites_miss
 from archwright.plan.options.on_premises import PlanningContext
-from archwright.plan.options.option_builder import BuiltOption, OptionPart, join_parts, list_fleet_places
+from archwright.plan.options.option_builder import BuiltOption, OptionPart, join_parts, list_fleet_places, rank_by_cost
 from archwright.plan.violations import build_violation
 
 DEFAULT_CLOUDS = 3
@@ -82,7 +82,7 @@ class CloudPlanner:
             if len(found.picks) == len(self._tasks):
                 complete.append(provider)
                 picked = self._variants(provider, found)
-                yield min((self._build_option(draft, one, self._world.renter) for one in picked), key=_rank_by_cost)
+                yield min((self._build_option(draft, one, self._world.renter) for one in picked), key=rank_by_cost)
                 continue
             draft = draft._replace(notes=self._describe_listed_regions(provider))
             yield self._build_option(draft, found, self._world.renter)
@@ -225,7 +225,7 @@ class CloudPlanner:
         """Yield the option on the provider's managed platform, if a row states its surcharge on machines."""
         rows = (row for row in self._catalog.surcharges if row.platform.split()[0].lower() == provider)
         for row in [row for row in rows if row.low is not None][:1]:
-            built = min(self._list_managed(provider, row), key=_rank_by_cost)
+            built = min(self._list_managed(provider, row), key=rank_by_cost)
             rise = f"{format_share(row.low or 0.0)} to {format_share(row.high or 0.0)}"
             surcharge = f"{rise} surcharge on machines ({row.source})"
             note = f"{row.platform}: {surcharge}; on-demand prices only"
@@ -261,10 +261,6 @@ class CloudPlanner:
             drivers = (*term.drivers, driver.basis)
             terms.append(term._replace(line=line, category="platform", flow=flow, drivers=drivers))
         return tuple(terms)
-
-
-def _rank_by_cost(built: BuiltOption) -> tuple[int, float]:
-    return len(built.draft.misses), sum(term.sum for term in built.draft.terms or ())
 
 
 def _make_placement_key(pick: InstanceChoice) -> tuple[object, ...]:

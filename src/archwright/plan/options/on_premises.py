@@ -41,6 +41,7 @@ from archwright.plan.options.option_builder import (
     PoolWriter,
     ProvisionedLoad,
     join_parts,
+    rank_by_cost,
 )
 from archwright.plan.options.owned_hardware import Assignments, TaskAssignment
 from archwright.plan.solver.integer_program import IntegerProgram
@@ -206,7 +207,7 @@ class OnPremisesPlanner:
         return self._choose_assignments(draft, tuple(assignments))
 
     def _choose_assignments(self, draft: OptionDraft, assignments: Assignments) -> BuiltOption:
-        """Return the cheaper of two solutions: with any number of machines, and with so few that they need no racks.
+        """Return the better of two solutions: with any number of machines, and with few.
 
         The program does not know that a larger site needs switches and storage servers."""
         best = self._solve_within_limits(draft, assignments, None)
@@ -214,11 +215,7 @@ class OnPremisesPlanner:
         if not fitting or _count_bought(best) <= BUILDING_NETWORK_MACHINES:
             return best
         small = self._solve_within_limits(draft, fitting, BUILDING_NETWORK_MACHINES)
-        if small.draft.terms is None:
-            return best
-        if len(small.draft.misses) > len(best.draft.misses):
-            return best
-        return min(best, small, key=_sum_terms)
+        return min(best, small, key=rank_by_cost)
 
     def _solve_within_limits(self, draft: OptionDraft, assignments: Assignments, machines: int | None) -> BuiltOption:
         """Solve, and tighten limits while other costs break one; without limits if none can be kept."""
@@ -449,10 +446,3 @@ def _count_bought(option: BuiltOption) -> int:
         if fleet.purchase == "bought":
             bought += fleet.peak
     return bought
-
-
-def _sum_terms(option: BuiltOption) -> float:
-    total_usd = 0.0
-    for term in option.draft.terms or ():
-        total_usd += term.sum
-    return total_usd

@@ -421,6 +421,14 @@ class BuiltOption(NamedTuple):
     proposals: tuple[ModelProposal, ...] = ()
 
 
+def rank_by_cost(built: BuiltOption) -> tuple[int, float]:
+    """Order by the number of missed limits, then by the cost in USD; an option without a price comes last."""
+    usd = math.inf
+    if built.draft.terms is not None:
+        usd = sum(term.sum for term in built.draft.terms)
+    return len(built.draft.misses), usd
+
+
 class OptionBuilder:
     """Completes a draft with its machines and their operating costs."""
 
