@@ -24,7 +24,7 @@ import numpy as np
 from bench.sizing.fit import LICENCE
 from bench.sizing.fitting import fit_trees
 from bench.sizing.processors import find_chip_fold
-from bench.sizing.validation import quantile, quantile_band
+from bench.sizing.validation import format_groups, quantile_band
 from scipy.optimize import least_squares
 
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
@@ -339,16 +339,7 @@ def format_scores(title: str, misses: Sequence[Miss], bands: Mapping[tuple[str, 
         facts = miss.row.case.facts
         for name in ("", miss.row.case.load.kind, miss.row.model, find_key(miss)[1].split()[0]):
             groups[miss.metric, facts.regime, name].append(miss)
-    lines = [title]
-    for key, members in sorted(groups.items()):
-        name_columns = " ".join(f"{word:22}" for word in key)
-        errors = [abs(math.expm1(-miss.log)) for miss in members]
-        rule_errors = [abs(math.expm1(-miss.rule_log)) for miss in members]
-        inside = sum(holds(miss, bands) for miss in members) / len(members)
-        shares = f"{100 * quantile(errors, 0.5):5.1f} % p90 {100 * quantile(errors, 0.9):5.1f} %"
-        rule = f"rule alone {100 * median(rule_errors):5.1f} %"
-        lines.append(f"  {name_columns} {len(members):6} {shares} {rule} in band {inside:.0%}")
-    return "\n".join(lines) + "\n"
+    return format_groups(title, groups, lambda miss: holds(miss, bands), width=22)
 
 
 def holds(miss: Miss, bands: Mapping[tuple[str, str, str], ConformalBand]) -> bool:

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 from bench.sizing.fit import LICENCE
 from bench.sizing.fitting import fit_trees
-from bench.sizing.validation import quantile, quantile_band
+from bench.sizing.validation import format_groups, quantile_band
 from scipy.optimize import least_squares
 
 from archwright.catalog.benchmark_names import BenchmarkNameResolver
@@ -288,16 +288,7 @@ def format_scores(title: str, misses: Sequence[Miss], bands: Mapping[tuple[str, 
         phase, regime = miss.row.work.phase, miss.row.facts.regime
         for name in ("", miss.row.model, find_stratum(miss.row)):
             groups[phase, regime, name].append(miss)
-    lines = [title]
-    for key, members in sorted(groups.items()):
-        name_columns = " ".join(f"{word:18}" for word in key)
-        errors = [abs(math.expm1(-miss.log)) for miss in members]
-        rule_errors = [abs(math.expm1(-miss.rule_log)) for miss in members]
-        inside = sum(holds(miss, bands) for miss in members) / len(members)
-        shares = f"{100 * quantile(errors, 0.5):5.1f} % p90 {100 * quantile(errors, 0.9):5.1f} %"
-        rule = f"rule alone {100 * median(rule_errors):5.1f} %"
-        lines.append(f"  {name_columns} {len(members):6} {shares} {rule} in band {inside:.0%}")
-    return "\n".join(lines) + "\n"
+    return format_groups(title, groups, lambda miss: holds(miss, bands), width=18)
 
 
 def holds(miss: Miss, bands: Mapping[tuple[str, str, str], ConformalBand]) -> bool:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import multiprocessing
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy
 from bench.sizing.fitting import FAMILIES, FAR, Fit, Row, fit_all, fit_tables, list_engine_vendors
@@ -149,6 +149,38 @@ def quantile_band(residuals: Sequence[float], tail: float) -> tuple[float, float
     """Factors (low, high) that leave `tail` of the residuals out on each side; each at least 2 %."""
     low, high = numpy.quantile(residuals, [tail, 1 - tail])
     return math.exp(min(low, -0.02)), math.exp(max(high, 0.02))
+
+
+class RatedMiss(Protocol):
+    """Logarithms of measured over predicted time, of the fit and of its rule alone."""
+
+    @property
+    def log(self) -> float: ...
+    @property
+    def rule_log(self) -> float: ...
+
+
+Rated = TypeVar("Rated", bound=RatedMiss)
+
+
+def format_groups(
+    title: str,
+    groups: Mapping[tuple[str, str, str], Sequence[Rated]],
+    holds: Callable[[Rated], bool],
+    *,
+    width: int,
+) -> str:
+    """Return a line for each group: errors of the fit and of its rule, and the share inside the bands."""
+    lines = [title]
+    for key, members in sorted(groups.items()):
+        name_columns = " ".join(f"{word:{width}}" for word in key)
+        errors = [abs(math.expm1(-miss.log)) for miss in members]
+        rule_errors = [abs(math.expm1(-miss.rule_log)) for miss in members]
+        inside = sum(map(holds, members)) / len(members)
+        shares = f"{100 * quantile(errors, 0.5):5.1f} % p90 {100 * quantile(errors, 0.9):5.1f} %"
+        rule = f"rule alone {100 * quantile(rule_errors, 0.5):5.1f} %"
+        lines.append(f"  {name_columns} {len(members):6} {shares} {rule} in band {inside:.0%}")
+    return "\n".join(lines) + "\n"
 
 
 def band(outs: Sequence[Out]) -> tuple[float, float]:
