@@ -159,15 +159,15 @@ class Pins(Record):
     backups: dict[str, BackupPlace] = {}
 
     def find_network(self, site: str) -> str:
-        """Return the address of the load balancer of an own site; the placeholder if nobody stated it."""
+        """Return the address of the load balancer of an own site, or one that `install.sh` refuses."""
         return self.load_balancers.get(site) or PLACEHOLDER_NETWORK
 
     def find_host(self, site: str) -> str:
-        """Return the name by which users call the gateway of a site; the placeholder if nobody stated it."""
+        """Return the name by which users call the gateway of a site, or one that `install.sh` refuses."""
         return self.hosts.get(site) or PLACEHOLDER_HOST
 
     def find_vault(self, site: str) -> str:
-        """Return where the cloud of a site keeps secrets; the placeholder if nobody stated it."""
+        """Return where the cloud of a site keeps secrets, or a name that `install.sh` refuses."""
         return self.vaults.get(site) or f"https://{PLACEHOLDER_HOST}"
 
     def find_backup_place(self, site: str) -> BackupPlace:
