@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -57,6 +57,18 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def wait_for_child(pid: int) -> int:
+    """Return the only child that is alive: one that has ended stays a child until its parent reaps it."""
+    alive: list[int] = []
+
+    def has_one() -> bool:
+        alive[:] = filter(is_alive, children_of(pid))
+        return len(alive) == 1
+
+    until(has_one)
+    return alive[0]
 
 
 def is_replaced(stage: Stage, victim: str, before: int) -> bool:
@@ -235,25 +247,26 @@ def test_serve_keeps_its_port_when_its_master_is_killed_and_ends_with_its_proces
         "--port",
         "0",
     ]
-    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True) as serving:
+    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True) as serving, ExitStack() as stack:
+        stack.callback(serving.kill)  # a failure must not wait for a process that serves
         assert serving.stdout is not None
         started = json.loads(serving.stdout.readline())
         url = started["url"]
-        (master,) = children_of(serving.pid)
-        (worker,) = children_of(master)
+        master = wait_for_child(serving.pid)
+        worker = wait_for_child(master)
         with Connections(url) as connections:
             os.kill(master, signal.SIGKILL)
             until(lambda: not is_alive(master))
             assert is_alive(worker) and answers(url, "healthz") == 200, "it serves without its master"
             until(lambda: not is_alive(worker))  # the workers of the next master serve
             until(lambda: [child for one in children_of(serving.pid) for child in children_of(one)])
-            (successor,) = children_of(serving.pid)
-            (worker,) = children_of(successor)
+            successor = wait_for_child(serving.pid)
+            worker = wait_for_child(successor)
             serving.send_signal(signal.SIGHUP)
             until(lambda: not is_alive(worker))
             assert answers(url, "healthz") == 200, "the next master took the signal of a reload"
             assert read_restarts(url, started["key"]) == {"master": 1.0}
-            (worker,) = children_of(successor)
+            worker = wait_for_child(successor)
             os.kill(worker, signal.SIGKILL)
             until(
                 lambda: (
@@ -262,5 +275,4 @@ def test_serve_keeps_its_port_when_its_master_is_killed_and_ends_with_its_proces
             )
             assert read_restarts(url, started["key"]) == {"master": 1.0, "worker": 1.0}
         assert connections.refused == []
-        serving.kill()
     until(lambda: naming(home.root, "serve") == {})
