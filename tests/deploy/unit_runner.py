@@ -84,7 +84,16 @@ class Service:
     starts: int = 0
     wanted: bool = True
     alive_at: float = 0.0
+    watchdog_s: float = 0.0
     restart_at: float = 0.0
+
+    def take(self, message: bytes) -> None:
+        """Take a message of sd_notify."""
+        self.alive_at = time.monotonic()
+        if b"READY=1" in message:
+            self.ready.set()
+        if period := re.search(rb"WATCHDOG_USEC=(\d+)", message):
+            self.watchdog_s = int(period[1]) / 1e6
 
     @property
     def pid(self) -> int:
@@ -253,6 +262,7 @@ class UnitRunner:
             )
         service.starts += 1
         service.alive_at = time.monotonic()
+        service.watchdog_s = unit.seconds("WatchdogSec")
         if unit.get("Type") != "notify":
             service.ready.set()
 
@@ -280,10 +290,8 @@ class UnitRunner:
         """Read notifications, enforce the watchdog, and restart a process that ended."""
         with suppress(BlockingIOError):
             while message := service.socket.recv(4096):
-                service.alive_at = time.monotonic()
-                if b"READY=1" in message:
-                    service.ready.set()
-        process, watchdog_s = service.process, service.unit.seconds("WatchdogSec")
+                service.take(message)
+        process, watchdog_s = service.process, service.watchdog_s
         if process is None:
             return
         now = time.monotonic()

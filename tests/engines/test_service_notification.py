@@ -64,6 +64,13 @@ def test_a_sign_of_life_is_sent_when_it_is_due(manager: Manager) -> None:
     assert manager.read() == [b"READY=1", b"WATCHDOG=1"]
 
 
+def test_a_program_that_replaces_itself_may_be_silent_for_longer(manager: Manager) -> None:
+    notifier = ServiceNotifier()
+    notifier.allow_silence(120)
+    notifier.report_ready()
+    assert manager.read() == [b"WATCHDOG_USEC=120000000\nWATCHDOG=1", b"READY=1", b"WATCHDOG_USEC=90000\nWATCHDOG=1"]
+
+
 def test_an_engine_is_ready_when_it_answers_and_silent_when_it_does_not(manager: Manager, tmp_path: Path) -> None:
     answers = [b"HTTP/1.1 503 Service Unavailable\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"]
     with socket.socket(socket.AF_UNIX) as engine:

@@ -21,9 +21,9 @@ class ServiceNotifier:
     """Sends the state of this process. `every_s`: a third of the watchdog period, 0 without a watchdog."""
 
     def __init__(self) -> None:
-        address, watchdog_s = settings.read_service_manager()
+        address, self._watchdog_s = settings.read_service_manager()
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
-        self.every_s = watchdog_s / 3
+        self.every_s = self._watchdog_s / 3
         self._next = 0.0
 
     @property
@@ -36,6 +36,20 @@ class ServiceNotifier:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel, suppress(OSError):
                 channel.setblocking(False)
                 channel.sendto(state.encode(), self._address)
+
+    def report_ready(self) -> None:
+        """Report that the service works, and that its watchdog period holds again after `allow_silence`."""
+        self.send("READY=1")
+        if self._watchdog_s:
+            self._set_watchdog(self._watchdog_s)
+
+    def allow_silence(self, limit_s: float) -> None:
+        """Let the manager wait `limit_s` for the next sign of life, until `report_ready`."""
+        if self._watchdog_s:
+            self._set_watchdog(limit_s)
+
+    def _set_watchdog(self, period_s: float) -> None:
+        self.send(f"WATCHDOG_USEC={round(period_s * 1e6)}\nWATCHDOG=1")
 
     def keep_alive(self) -> None:
         """Send a sign of life if one is due. Call it from the loop whose standstill must be noticed."""

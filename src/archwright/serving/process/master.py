@@ -35,6 +35,7 @@ from archwright.serving.settings.tls import ServedCertificate
 
 READY_TIMEOUT_S = 30.0
 POLL_INTERVAL_S = 0.2
+UPGRADE_LIMIT_S = 120.0  # a busy machine needs longer than a watchdog period to load new code
 EXIT_FAILED = 70
 BACKOFF_S, BACKOFF_LIMIT_S, HEALTHY_S = 0.1, 5.0, 30.0
 ALERT_MODULE = "archwright.serving.process.alert_process"
@@ -201,7 +202,7 @@ class Master:
 
     def run(self) -> None:
         """Run until SIGTERM, SIGINT, or the end of the supervisor."""
-        self._notifier.send("READY=1")
+        self._notifier.report_ready()
         try:
             while not self._is_stop_requested():
                 self._step()
@@ -405,10 +406,12 @@ class Master:
             return
         self._end_alerts()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the new code unblocks them in `start`
+        self._notifier.allow_silence(UPGRADE_LIMIT_S)
         try:
             execute_new_code(self._home, self._file, self._encode_parts(), self._list_parts().descriptors)
         except OSError as error:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            self._notifier.report_ready()
             self._journal.error("upgrade failed", message=str(error))
 
     def _encode_parts(self) -> str:
