@@ -51,7 +51,7 @@ def test_the_measured_processes_and_this_one_are_no_other_programs(
     machine.count(busy=1000, steal=10, idle=5000, own=100, engine=200)
     with ContentionMeter(lambda: found, machine.root) as meter:
         machine.count(busy=1800, steal=110, idle=5100, own=200, engine=600)
-    assert meter.contention == Contention(other_share=other_share, steal_share=0.1, frequency_hz=None)
+    assert meter.contention == Contention(other_share=other_share, steal_share=0.111, frequency_hz=None)
 
 
 def test_a_machine_without_counts_has_no_contention(machine: FakeMachine) -> None:

@@ -83,10 +83,16 @@ def compute_busy_share(
 
 
 def compute_steal_share(before: CpuTicks | None, after: CpuTicks | None) -> float | None:
-    """Return the share of CPU time between two counts that the hypervisor gave to other virtual machines."""
+    """Return the share of the CPU time asked for between two counts that the hypervisor gave to other machines.
+
+    Idle time does not count: nothing is taken from a processor that asks for nothing, so a share of all time would be
+    smaller for a half-idle bench than for the calibration that it is compared with.
+    """
     if before is None or after is None:
         return None
-    return _compute_share(after.steal - before.steal, after.total - before.total)
+    stolen = after.steal - before.steal
+    used = after.busy - before.busy
+    return _compute_share(stolen, used + stolen)
 
 
 def _compute_share(part: float, total: int) -> float | None:
