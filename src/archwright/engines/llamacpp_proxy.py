@@ -47,6 +47,8 @@ OTHERS = frozenset(
 )
 _HEAD_END = b"\r\n\r\n"
 _BEGUN = b"HTTP/1.1 200"
+_IN_CHUNKS = b"\r\nTransfer-Encoding: chunked\r\n"
+_LAST_EVENT = b"\ndata: [DONE]\n"
 _DEFERRED = re.compile(r"^(llamacpp:requests_deferred) (\d+)", re.MULTILINE)
 _CLOSED = (OSError, asyncio.IncompleteReadError)
 
@@ -175,6 +177,9 @@ class LlamaProxy:
         """Pass on a request and its reply. `on_begin` is called when llama.cpp has accepted the request.
 
         Measured: llama.cpp sends the status 200 only when a slot has begun to read the prompt and cut its former one.
+
+        The end of a reply waits until llama.cpp has closed the connection, so the next request of a client that has
+        its whole reply finds the slot free, and with it its prompt.
         """
         reader, writer = await asyncio.open_unix_connection(self._server)
         client.gone.add_done_callback(lambda _: writer.write_eof())
@@ -183,7 +188,10 @@ class LlamaProxy:
             data = await reader.read(READ_BYTES)
             if data.startswith(_BEGUN):
                 on_begin()
+            in_events = _IN_CHUNKS in data
             while data:
+                if not in_events or _LAST_EVENT in data:
+                    data += await reader.read()
                 await client.send(data)
                 data = await reader.read(READ_BYTES)
         finally:

@@ -14,7 +14,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
-PIECES, REASONING, DOCUMENTS, SOUND = (f"conformance-{name}" for name in ("pieces", "reasoning", "documents", "sound"))
+PIECES = "conformance-pieces"
+REASONING = "conformance-reasoning"
+DOCUMENTS = "conformance-documents"
+SOUND = "conformance-sound"
 MODELS = (PIECES, REASONING, DOCUMENTS, SOUND)
 TOKENS_PER_PIECE = 100
 VISIBLE_SHARE = 10  # one of so many tokens of a reasoning model is visible
@@ -56,8 +59,13 @@ class PaidProvider:
     @asynccontextmanager
     async def serve(self, host: str, port: int) -> AsyncIterator[int]:
         """Serve until the end of the block; yields the port. Raises OSError if the address is not free."""
-        async with await asyncio.start_server(self._answer, host, port, limit=BODY_LIMIT_BYTES) as server:
+        async with await asyncio.start_server(self._on_connection, host, port, limit=BODY_LIMIT_BYTES) as server:
             yield server.sockets[0].getsockname()[1]
+
+    def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer, and close the connection at the end: also of an answer that is cancelled before it begins."""
+        answer = asyncio.ensure_future(self._answer(reader, writer))
+        answer.add_done_callback(lambda _: writer.close())
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -66,9 +74,6 @@ class PaidProvider:
             body = await reader.readexactly(int(length[1])) if length else b""
             path = head.split()[1].decode("latin-1").partition("?")[0]
             await self._dispatch(path, body, writer)
-        with suppress(OSError):
-            writer.close()
-            await writer.wait_closed()
 
     async def _dispatch(self, path: str, body: bytes, writer: asyncio.StreamWriter) -> None:
         if path.endswith("/models"):
@@ -76,7 +81,7 @@ class PaidProvider:
         elif path.endswith("/audio/transcriptions"):
             await self._transcribe(body, writer)
         elif path.endswith("/messages"):
-            await self._stream(writer, self._write_messages(json.loads(body)))
+            await _send_events(writer, self._write_messages(json.loads(body)))
         elif path.endswith("/chat/completions"):
             await self._chat(json.loads(body), writer)
         else:
@@ -88,7 +93,7 @@ class PaidProvider:
         self.bill = self.bill.add(prompt, length)
         usage = {"prompt_tokens": prompt, "completion_tokens": length, "total_tokens": prompt + length}
         if body.get("stream"):
-            await self._stream(writer, self._write_chunks(body["model"], length, usage))
+            await _send_events(writer, self._write_chunks(body["model"], length, usage))
             return
         await asyncio.sleep(self._pause_s)
         message = {"role": "assistant", "content": WORD * length}
@@ -131,18 +136,12 @@ class PaidProvider:
         self.bill = self.bill.add(round(seconds * SOUND_TOKENS_PER_SECOND), words * len(WORD) // CHARACTERS_PER_TOKEN)
         await _send(writer, {"text": WORD * words})
 
-    async def _stream(self, writer: asyncio.StreamWriter, events: AsyncIterator[bytes]) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
-        async for event in events:
-            writer.write(event)
-            await writer.drain()
-
 
 def measure_first_format(wave: bytes) -> float:
     """Return the seconds of a WAV file as decoders read it: by its first `fmt ` chunk. 0 if it is none."""
     for name, at, size in list_chunks(wave):
         if name == b"fmt " and size >= 16:
-            _, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", wave, at)
+            channels, rate, bits = struct.unpack_from("<2xHI6xH", wave, at)
             return float(len(wave) / max(1, rate * channels * bits // 8))
     return 0.0
 
@@ -180,3 +179,10 @@ async def _send(writer: asyncio.StreamWriter, body: object, status: str = "200 O
     head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n"
     writer.write(head.encode() + b"connection: close\r\n\r\n" + data)
     await writer.drain()
+
+
+async def _send_events(writer: asyncio.StreamWriter, events: AsyncIterator[bytes]) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+    async for event in events:
+        writer.write(event)
+        await writer.drain()
