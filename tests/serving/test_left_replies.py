@@ -175,18 +175,17 @@ def test_documents_are_charged_as_the_provider_counts_them(hosted: Hosted) -> No
 
 def test_the_suite_finds_the_bill_of_a_provider_recorded(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over two workers. The suite runs the provider at the address of one that was there when the gateway started."""
-    before = ProviderThread()
-    common = {**PRICED, "addresses": (before.url,), "context_tokens": CONTEXT}
     kinds: dict[str, dict[str, Any]] = {
         PIECES: {},
         REASONING: {},
         DOCUMENTS: {"protocol": "anthropic"},
         SOUND: {"transcriptions": True},
     }
-    pools = [{**common, **kind, "model": name, "workload": name, "pool": name} for name, kind in kinds.items()]
     quick = {**PRICED, "health_path": "/health", "model": "q", "workload": "q", "pool": "q"}
-    platform = start([quick, *pools], [{}], workers=2, admin_port=free_port())
-    before.stop()
+    with standing_in() as before:
+        common = {**PRICED, "addresses": (before.url,), "context_tokens": CONTEXT}
+        pools = [{**common, **kind, "model": name, "workload": name, "pool": name} for name, kind in kinds.items()]
+        platform = start([quick, *pools], [{}], workers=2, admin_port=free_port())
     monkeypatch.setenv("OWNER_KEY", platform.owner)
     options = ConformanceOptions(
         key_env="OWNER_KEY",
