@@ -12,9 +12,9 @@ SUITES := .venv-schemathesis/.installed .venv-comply/.installed .venv-langchain/
 # focus-validator needs 3.12 or newer; without it only its own test fails.
 PYTHON312 ?= python3.12
 
-# Half of what tests do is waiting: three workers keep two cores at work, two do where nothing is waited for. A file's
+# Half of what tests do is waiting: four workers keep two cores at work, two do where nothing is waited for. A file's
 # tests stay with one worker, which makes what they share once.
-WORKERS ?= 3
+WORKERS ?= 4
 PYTEST := $(BIN)/python -m pytest --dist loadscope --no-loadscope-reorder
 
 # Tests start hundreds of Python processes: each would compile the package again.

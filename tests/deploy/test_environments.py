@@ -26,11 +26,14 @@ from archwright.plan.plan_file import write_plan
 
 CASES: tuple[tuple[str, str, str | None], ...] = (
     ("startup", "aws", "cloud-aws"),
+    ("clinic", "onprem", "on-premises"),
+)
+NIGHTLY_CASES: tuple[tuple[str, str, str | None], ...] = (
     ("startup", "azure", None),
     ("startup", "gcp", None),
-    ("clinic", "onprem", "on-premises"),
     ("clinic", "kubernetes", "hybrid-aws"),
 )
+ALL_CASES = (*CASES, *(pytest.param(*case, marks=pytest.mark.nightly) for case in NIGHTLY_CASES))
 # Namespaces of operators and of Kubernetes, which every environment of a cluster shares.
 FOREIGN = re.compile(
     r"kube-system|cnpg-system|gpu-operator|envoy-gateway-system|metallb-system|default|external-secrets|kuberay-operator"
@@ -65,7 +68,7 @@ def walk(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, value
 
 
-@pytest.mark.parametrize(("name", "target", "option"), CASES)
+@pytest.mark.parametrize(("name", "target", "option"), ALL_CASES)
 def test_two_environments_share_no_object_and_refer_to_their_own(
     rendered: Rendered, name: str, target: str, option: str | None
 ) -> None:
@@ -107,7 +110,7 @@ def list_references(value: Any) -> Iterator[dict[str, str]]:
             yield from list_references(item)
 
 
-@pytest.mark.parametrize(("name", "target", "option"), CASES)
+@pytest.mark.parametrize(("name", "target", "option"), ALL_CASES)
 def test_only_names_differ_between_environments(rendered: Rendered, name: str, target: str, option: str | None) -> None:
     """Each line is that of the only environment, or names the environment; the plan itself is untouched."""
     only, stage = (rendered(name, target, option, one) for one in ("", "stage"))

@@ -20,6 +20,9 @@ from .clusters import CLUSTER_TARGETS, craft_plans, list_overlays, read_cluster,
 from .conftest import EXAMPLES, MadeBundle, MadePlan
 from .object_rules import Item, check_objects, find_pods, title
 
+EACH_COMMIT = {"kubernetes", "aws", "onprem"}
+TARGETS = [name if name in EACH_COMMIT else pytest.param(name, marks=pytest.mark.nightly) for name in CLUSTER_TARGETS]
+
 
 @pytest.fixture(scope="module")
 def startup(made_bundle: MadeBundle) -> list[Item]:
@@ -37,7 +40,7 @@ def find(items: list[Item], kind: str, name: str = "") -> Item:
     return next(one for one in items if one["kind"] == kind and one["metadata"]["name"].startswith(name))
 
 
-@pytest.mark.parametrize("target", CLUSTER_TARGETS)
+@pytest.mark.parametrize("target", TARGETS)
 def test_every_object_of_every_cluster_keeps_the_rules(
     target: str, made_plan: MadePlan, made_bundle: MadeBundle
 ) -> None:

@@ -63,7 +63,7 @@ def test_a_rendered_bundle_is_resolved_and_rendered_again(
     assert "model.safetensors" in texts
 
 
-@pytest.mark.parametrize("target", ["kubernetes", "onprem"])
+@pytest.mark.parametrize("target", [pytest.param("kubernetes", marks=pytest.mark.nightly), "onprem"])
 def test_models_that_are_trained_at_their_site_are_no_open_pins(made_bundle: MadeBundle, target: str) -> None:
     """Nobody can state the files of a model before its training, so install.sh would refuse the bundle for ever."""
     for example, served in (("manufacturer", "assistant"), ("clinic", "letters")):

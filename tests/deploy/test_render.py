@@ -30,6 +30,7 @@ def clinic_file(made_plan: MadePlan, home: Home, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.nightly
 def test_every_example_renders_for_its_targets_with_the_same_bytes(
     made_plan: MadePlan, made_bundle: Callable[..., FileBundle]
 ) -> None:

@@ -180,6 +180,7 @@ def test_a_backup_of_the_units_is_restored_as_the_readme_says(machine: Machine, 
     subprocess.run(verify, env=environment, check=True, capture_output=True)
 
 
+@pytest.mark.nightly
 def test_an_upgrade_under_load_loses_no_request(machine: Machine) -> None:
     gateway, supervisor = (machine.runner.services[name] for name in (GATEWAY, SUPERVISOR))
     before, current = (gateway.pid, gateway.starts), machine.root / "opt/archwright/current"

@@ -57,7 +57,7 @@ def child(candidate: Candidate, model_home: Home) -> Iterator[Child]:
     child.end()
 
 
-@pytest.fixture(params=["socket", pytest.param("url", marks=pytest.mark.enable_socket)])
+@pytest.fixture(params=["socket", pytest.param("url", marks=[pytest.mark.enable_socket, pytest.mark.nightly])])
 def engine(request: pytest.FixtureRequest, child: Child) -> Iterator[str]:
     """The engine's address."""
     if request.param == "socket" or not child.address.startswith("unix:"):

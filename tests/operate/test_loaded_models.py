@@ -87,6 +87,7 @@ def models(home: Home, null_plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Iter
     made.store.close()
 
 
+@pytest.mark.nightly
 def test_no_request_is_lost_while_an_alias_is_switched_and_models_share_a_limit_of_memory(models: ModelStage) -> None:
     models.up(**NULL)
     models.load("alpha", "alpha", "fast", ENDPOINT)

@@ -112,7 +112,7 @@ def test_any_address_but_loopback_needs_tls(plan_file: str, monkeypatch: pytest.
     assert "TLS" in error_of("AW-OPS-11", up, plan_file).message
 
 
-@pytest.mark.parametrize("victim", ["engine-assistant", "gateway"])
+@pytest.mark.parametrize("victim", [pytest.param("engine-assistant", marks=pytest.mark.nightly), "gateway"])
 def test_a_killed_process_is_restarted(victim: str, plan_file: str, home: Home) -> None:
     started = up(plan_file).started
     old = pids(home)[victim]

@@ -158,6 +158,7 @@ def test_a_hundred_kills_of_each_process_lose_nothing(stage: Stage, victim: str)
     check_nothing_lost(stage, clients, connections)
 
 
+@pytest.mark.nightly
 def test_processes_that_are_not_those_of_the_record_are_replaced(stage: Stage) -> None:
     """A changed launch, or another process by a reused number, is never adopted; the latter lives on."""
     stage.up()

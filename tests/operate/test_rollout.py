@@ -68,6 +68,7 @@ def test_no_request_is_lost_while_versions_come_and_go(stage: Stage) -> None:
     assert not [path.name for path in stage.home.folder("run").iterdir() if ".v" in path.name], "files of engines gone"
 
 
+@pytest.mark.nightly
 def test_several_changes_at_once_end_at_the_last(stage: Stage) -> None:
     """Versions that are superseded or rolled back before they are ready never answer, and their callers get an
     error."""
@@ -161,6 +162,7 @@ def test_killed_in_the_middle_of_a_change(stage: Stage, victim: str) -> None:
     until(lambda: list(stage.serving().values()) == [expected.id])
 
 
+@pytest.mark.nightly
 def test_a_killed_engine_comes_back_with_its_version_and_so_does_the_gateway(stage: Stage) -> None:
     version = stage.version()
     stage.up(**NULL)

@@ -338,6 +338,7 @@ def test_without_named_clouds_nobody_else_is_offered(plan_of: Make) -> None:
     assert {option.name for option in plan.options} == {"cloud-aws", "cloud-azure", "cloud-gcp"}
 
 
+@pytest.mark.nightly
 def test_texts_may_be_answered_at_sites_too(plan_of: Make) -> None:
     at_plants = keep_workloads("assistant", first=edit({**AT_PLANTS, "sites.plants.power_kw": 40}))
     option = option_of(plan_of("manufacturer", at_plants), "on-premises")
@@ -369,6 +370,7 @@ def two_sites(first: Change | None = None, **munich: Any) -> Change:
     return edit({"placement.sites": {"munich": site}}, only("on-premises") if first is None else first)
 
 
+@pytest.mark.nightly
 def test_two_central_sites_share_a_workload(plan_of: Make) -> None:
     """Half of the load each, with machines and spares at both; the other workload stays at the main site."""
     alone, plan = plan_of("clinic", only("on-premises")), plan_of("clinic", two_sites())

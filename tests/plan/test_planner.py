@@ -352,6 +352,7 @@ def test_a_preference_that_no_place_meets_names_the_nearest_with_their_prices(
     assert "eu-north-1" in build_infeasible_error(plan, source).hint
 
 
+@pytest.mark.nightly
 def test_without_an_availability_no_spare_is_kept(plan_of: Make, startup: Plan) -> None:
     plan = plan_of("startup", lambda d: d["workloads"][0]["slo"].pop("availability"))
     for without, spared in zip(options_of(plan, "cloud"), options_of(startup, "cloud"), strict=True):

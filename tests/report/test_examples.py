@@ -27,7 +27,9 @@ from ..plan.conftest import MACHINE, NOW
 from ..planned import Planned
 
 
-@pytest.fixture(scope="session", params=["desk", "startup", "clinic", "manufacturer"])
+@pytest.fixture(
+    scope="session", params=["desk", "startup", "clinic", pytest.param("manufacturer", marks=pytest.mark.nightly)]
+)
 def real_plan(request: pytest.FixtureRequest, planned: Planned) -> Plan:
     needs, source = parse_needs(read_example(request.param).encode(), "needs.yaml", load_catalog())
     made = partial(make_plan, needs, source, load_catalog(), MACHINE, NOW)

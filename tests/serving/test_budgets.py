@@ -324,6 +324,7 @@ def test_budgets_hold_from_outside(two: Platform, requests: int, monkeypatch: py
     assert all(0 < case.answered < case.sent for case in report.cases[:6])
 
 
+@pytest.mark.nightly
 def test_many_requests_of_one_tenant_do_not_hold_up_another(start: Start) -> None:
     """With two slots, a tenant with two requests waits for two rounds, however many requests another tenant queued."""
     one = start([{"slots": 2}], [{"ttft_s": 0.3, "tpot_s": 0.0, "slots": 2}])

@@ -88,6 +88,7 @@ def test_machines_stand_where_the_users_are_and_what_that_costs_is_reported(plan
     assert notes and all("EUR less" in note for note in notes)
 
 
+@pytest.mark.nightly
 def test_remote_machines_are_used_if_none_is_near_and_the_round_trip_counts(plan_of: Make, catalog: Catalog) -> None:
     """The violation shows the limit as it was stated."""
     plan, far = plan_of("startup", edit({USERS: {"KE": 1.0}}, chat_alone)), catalog.parameter("roundtrip.far").value
@@ -119,7 +120,7 @@ def test_an_accelerator_that_is_not_sold_there_and_the_best_known_score_are_repo
 @pytest.mark.parametrize(
     ("name", "factor"),
     [
-        ("startup", 1),
+        pytest.param("startup", 1, marks=pytest.mark.nightly),
         pytest.param("startup", 20, marks=pytest.mark.nightly),
         pytest.param("clinic", 1, marks=pytest.mark.nightly),
         pytest.param("manufacturer", 1, marks=pytest.mark.nightly),

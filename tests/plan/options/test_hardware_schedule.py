@@ -79,6 +79,7 @@ def test_a_run_ends_before_the_services_open(plan_office: PlanOffice, catalog: C
     assert all(window.run_h <= window.lasts_h and window.accelerators > 1 for window in option.windows)
 
 
+@pytest.mark.nightly
 def test_two_jobs_share_a_night_one_after_another(plan_office: PlanOffice, catalog: Catalog) -> None:
     tuning = {
         "name": "tune",

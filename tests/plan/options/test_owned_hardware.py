@@ -54,6 +54,7 @@ def answering_pools(option: Option) -> list[Pool]:
     return [pool for pool in option.pools if pool.workloads == ("assistant",)]
 
 
+@pytest.mark.nightly
 def test_owned_machines_carry_the_first_years_and_others_follow_them(plan_of: Make) -> None:
     """Owned machines serve alone first, and to the end; bought ones of another type are added as the load grows."""
     (option,) = (one for one in plan_of("manufacturer", PHI).options if one.name == "on-premises")
@@ -108,7 +109,7 @@ def test_pools_that_share_a_workload_have_one_load_and_one_prediction(plan_of: M
     assert "of its requests, by year" in explain_plan(plan, "assistant")
 
 
-@pytest.mark.parametrize("target", [0.999, 0.9995])
+@pytest.mark.parametrize("target", [0.999, pytest.param(0.9995, marks=pytest.mark.nightly)])
 def test_machines_of_a_shared_load_use_at_most_their_part_of_the_downtime(
     plan_of: Make, catalog: Catalog, target: float
 ) -> None:

@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 REFUSALS: dict[str, list[dict[str, Any]]] = yaml.load((HERE / "refusals.yaml").read_text(), yaml.CSafeLoader)
 NAMES = sorted(path.stem for path in (HERE / "needs").glob("*.yaml"))
 # The smaller plans; the others take four fifths of the time of all.
-EACH_COMMIT = {"hospital", "translators", "law-firm", "office", "software-house", "retailer"}
+EACH_COMMIT = {"hospital", "translators", "law-firm", "office"}
 ORGANISATIONS = [name if name in EACH_COMMIT else pytest.param(name, marks=pytest.mark.nightly) for name in NAMES]
 PlanOf = Callable[[str], tuple[Needs, Plan]]
 

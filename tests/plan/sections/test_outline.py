@@ -105,7 +105,15 @@ def with_option(made: ChosenOption, **changes: Any) -> ChosenOption:
     return made._replace(option=replace(made.option, **changes))
 
 
-@pytest.fixture(params=[*CHOICES, "hosted", "undecided"])
+CHOICES_OF_EACH_COMMIT = {"desk", "clinic"}
+CHOSEN = [
+    *(name if name in CHOICES_OF_EACH_COMMIT else pytest.param(name, marks=pytest.mark.nightly) for name in CHOICES),
+    "hosted",
+    "undecided",
+]
+
+
+@pytest.fixture(params=CHOSEN)
 def chosen(request: pytest.FixtureRequest, sample: Sample) -> ChosenOption:
     if request.param == "hosted":
         return sample("startup", choice=HOSTED)
