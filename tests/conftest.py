@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import hypothesis
 import pytest
+import sqlalchemy
 
 from archwright import settings
 from archwright.catalog.load import load_catalog
@@ -174,6 +175,17 @@ def postgres(processes: None) -> Iterator[str]:
     server.send_signal(signal.SIGINT)
     server.wait(WAIT_S)
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def postgres_database(postgres: str, tmp_path: Path) -> str:
+    """The URL of an empty database of the test's own, in PostgreSQL."""
+    name = f"test_{hashlib.sha256(bytes(tmp_path)).hexdigest()[:16]}"
+    engine = sqlalchemy.create_engine(postgres, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    engine.dispose()
+    return postgres.replace("/postgres?", f"/{name}?")
 
 
 class RayCluster(NamedTuple):

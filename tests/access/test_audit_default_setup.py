@@ -8,12 +8,13 @@ import shutil
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 
 from archwright.access import audit_checkpoints
 from archwright.access.audit_checkpoints import (
@@ -47,15 +48,17 @@ class Log:
 
     age_s = 0.0
 
-    def __init__(self, home: Home, retention: RecordRetention = KEEP_ALL) -> None:
+    def __init__(self, home: Home, retention: RecordRetention = KEEP_ALL, database: str = "") -> None:
+        """`database`: the URL of an empty one; by default, the home has its own."""
         self.home = home
         self.retention = retention
+        self.url = database or home.store_url
         for _ in range(FOLDED_BLOCKS):
             self.write()
 
     def write(self) -> None:
         """Write records as one process does, which ends with a checkpoint."""
-        with closing(Store(self.home.store_url)) as store:
+        with closing(Store(self.url)) as store:
             checkpoints = CheckpointWriter(store, self.home, retention=self.retention)
             with closing(WalWriter(store, self.home, on_compaction=checkpoints.write_due)) as wal:
                 log = AuditLog(wal)
@@ -66,8 +69,10 @@ class Log:
                 wal.flush()
 
     def execute(self, statement: str) -> None:
-        with closing(sqlite3.connect(self.home.root / "archwright.db")) as connection:
-            connection.executescript(statement)
+        """Execute statements, which `;` separates."""
+        with connect(self.url) as connection:
+            for part in statement.split(";"):
+                connection.exec_driver_sql(part)
 
     @property
     def lines(self) -> list[bytes]:
@@ -275,8 +280,17 @@ def test_a_process_that_was_killed_between_file_and_database_breaks_nothing(log:
 
 
 def rows_of(log: Log, query: str) -> list[tuple[object, ...]]:
-    with closing(sqlite3.connect(log.home.root / "archwright.db")) as connection:
-        return connection.execute(query).fetchall()
+    with connect(log.url) as connection:
+        return [tuple(row) for row in connection.exec_driver_sql(query)]
+
+
+@contextmanager
+def connect(url: str) -> Iterator[sqlalchemy.Connection]:
+    """Connect to a database around its program; the changes are committed at the end."""
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
 
 
 def test_an_older_copy_of_the_files_alone_or_of_the_database_alone_is_found(log: Log, tmp_path: Path) -> None:

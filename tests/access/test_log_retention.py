@@ -39,9 +39,13 @@ class OldLog(Log):
     age_s = 3_600.0
 
 
-@pytest.fixture
-def log(home: Home) -> Log:
-    return OldLog(home)
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.nightly)])
+def log(home: Home, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Log:
+    if request.param == "sqlite":
+        return OldLog(home)
+    database: str = request.getfixturevalue("postgres_database")
+    monkeypatch.setenv("ARCHWRIGHT_DATABASE_URL", database)
+    return OldLog(home, database=database)
 
 
 def read_numbers(log: Log, table: str) -> list[object]:
@@ -213,7 +217,7 @@ def test_an_unknown_hold_and_a_shared_database_are_refused(log: Log, tmp_path: P
     with pytest.raises(ArchwrightError) as refusal:
         audit.release("hold-1")
     assert refusal.value.code == "AW-GET-17"
-    with closing(Store(log.home.store_url)) as store:
+    with closing(Store(log.url)) as store:
         CheckpointWriter(store, Home(tmp_path / "other")).write_due(1, last=True)
         blocks = store.newest_seq(BLOCKS["audit"])
     with pytest.raises(StoreError) as refusal:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from archwright.access import tables
 from archwright.access.api_keys import KeyStore, load_pepper, read_pepper, renew_signatures, replace_pepper
@@ -238,28 +236,22 @@ def test_reset_needs_altered_rows(home: Home) -> None:
 
 @pytest.mark.nightly
 def test_hosts_with_one_pepper_share_postgres(
-    home: Home, tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch
+    home: Home, tmp_path: Path, postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two homes write rows at once; each accepts what the other signed, and a raised role is refused by both."""
-    name = f"signed_{os.getpid()}"
-    engine = sa.create_engine(postgres, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    engine.dispose()
-    postgres = postgres.replace("/postgres?", f"/{name}?")
-    monkeypatch.setenv("ARCHWRIGHT_DATABASE_URL", postgres)
+    monkeypatch.setenv("ARCHWRIGHT_DATABASE_URL", postgres_database)
     monkeypatch.setenv("ARCHWRIGHT_AUDIT_SECOND_PLACE", "none")
-    database = Database(home, postgres)
+    database = Database(home, postgres_database)
     other = Home(tmp_path / "other")
     other.folder("secrets")
     other.pepper.write_bytes(home.pepper.read_bytes())
-    make_keys_at_once(postgres, home, other)
+    make_keys_at_once(postgres_database, home, other)
     for root in (home.root, other.root):
         monkeypatch.setenv("ARCHWRIGHT_HOME", str(root))
         key.create(tenant="acme")
         assert database.verify_code() == ""
     assert database.role_of(database.member) == "member"
-    with closing(Store(postgres)) as store:
+    with closing(Store(postgres_database)) as store:
         store.revise(tables.KEYS, lambda row: replace(row, role="owner"))
     assert database.role_of(database.member) == ""
     assert database.verify_code() == "AW-STO-20"

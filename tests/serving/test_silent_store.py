@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import sqlalchemy as sa
 from tests.tools.checks import WAIT_S
 
 from archwright.serving.http.client_limits import ClientLimits
@@ -23,17 +22,6 @@ if TYPE_CHECKING:
     from tests.serving.conftest import Start
 
 pytestmark = pytest.mark.enable_socket
-
-
-@pytest.fixture
-def database(postgres: str, tmp_path: Path) -> str:
-    """One of this test's own."""
-    name = f"silent_{abs(hash(tmp_path))}"
-    engine = sa.create_engine(postgres, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    engine.dispose()
-    return postgres.replace("/postgres?", f"/{name}?")
 
 
 @contextmanager
@@ -51,11 +39,11 @@ def silent(url: str) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def test_a_silent_database_holds_up_nothing_but_what_needs_it(start: Start, database: str) -> None:
-    platform = start([{}], [{"tpot_s": 0.05, "text": "word " * 200}], store_url=database)
+def test_a_silent_database_holds_up_nothing_but_what_needs_it(start: Start, postgres_database: str) -> None:
+    platform = start([{}], [{"tpot_s": 0.05, "text": "word " * 200}], store_url=postgres_database)
     plain = platform.open_chat(stream=True, max_tokens=200)
     said = plain.recv(65536)
-    with silent(database):
+    with silent(postgres_database):
         platform.until(lambda: platform.chat(max_tokens=1).status == 503)
         refused = platform.chat(max_tokens=1)
         assert b"AW-STO-01" not in refused.body, "no word of what stands behind"
@@ -68,14 +56,14 @@ def test_a_silent_database_holds_up_nothing_but_what_needs_it(start: Start, data
     platform.until(lambda: platform.chat(max_tokens=1).status == 200)
 
 
-def test_a_gateway_ends_by_itself_while_its_database_is_silent(start: Start, database: str) -> None:
+def test_a_gateway_ends_by_itself_while_its_database_is_silent(start: Start, postgres_database: str) -> None:
     """Each worker stood before the database until it was killed."""
-    platform = start([{}], [{}], store_url=database, workers=2, limits=ClientLimits(drain_s=1.0))
+    platform = start([{}], [{}], store_url=postgres_database, workers=2, limits=ClientLimits(drain_s=1.0))
     # One worker answers; the master says so when both do. Before that, to be ended is to have failed to start.
     platform.until(served_revision_file(platform.home, "gateway").exists)
     for _ in range(20):
         assert platform.chat(max_tokens=1).status == 200
-    with silent(database), ThreadPoolExecutor(4) as other:
+    with silent(postgres_database), ThreadPoolExecutor(4) as other:
         pages = [other.submit(platform.get, "/metrics", key=platform.owner) for _ in range(4)]
         platform.until(lambda: platform.chat(max_tokens=1).status == 503)
         platform.master.terminate()
