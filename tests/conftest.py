@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -97,6 +98,14 @@ def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     with GUARD.watching(item):
         yield
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown() -> None:
+    """Let the threads that write uses and ends of keys finish, before fixtures delete the home they write into."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("key-"):
+            thread.join(WAIT_S)
 
 
 @pytest.fixture(scope="session")
