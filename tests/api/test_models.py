@@ -118,9 +118,9 @@ def test_an_evaluation_is_reported_kept_audited_and_shown(
 ) -> None:
     stage.version()
     evaluate = "archwright.lifecycle.classifier_evaluation.evaluate_classifier"
-    monkeypatch.setattr(evaluate, lambda store, home, model: ((), PASSED))
+    monkeypatch.setattr(evaluate, lambda store, home, model, production: ((), PASSED))
     assert "may be promoted: archwright models promote digits@v1" in cli.text("models evaluate digits")
-    monkeypatch.setattr(evaluate, lambda store, home, model: ((), FAILED))
+    monkeypatch.setattr(evaluate, lambda store, home, model, production: ((), FAILED))
     text = cli.text("models evaluate digits", 1)
     assert "gate export failed" in text and "served differs by 0.5" in text and "may not be promoted" in text
     assert acts(stage) == [("models.evaluate", "digits@v1")] * 2
@@ -142,6 +142,10 @@ def test_promote_says_who_did_it_and_what_stood_before(stage: Stage, cli: Comman
         "models promote digits@v1 --dry-run"
     )
     first = api.models.promote("digits@v1")
+    second = api.models.show("digits@v2")
+    assert isinstance(second, ModelCard) and second.evaluated == "outdated"
+    assert "evaluate again" in cli.text("models list")
+    stage.judged(second, PASSED)
     assert (first.by, first.previous, first.served, first.dry_run) == (ME, None, False, False)
     text = cli.text("models promote digits")
     assert text.startswith(f"promoted digits: digits@v1 -> digits@v2  (digits#2, by {ME}); ")
@@ -159,8 +163,8 @@ def test_a_refusal_has_the_gate_its_figures_and_exit_status_12(stage: Stage, cli
 
 def test_rollback_goes_back_and_history_only_grows(stage: Stage, cli: CommandLine) -> None:
     stage.version(1, gates=PASSED)
-    stage.version(2, gates=PASSED)
     api.models.promote("digits@v1")
+    stage.version(2, gates=PASSED)
     api.models.promote("digits@v2")
     assert cli.json("models rollback digits --dry-run")["model"] == "digits@v1"
     assert "would roll back digits: digits@v2 -> digits@v1" in cli.text("models rollback digits --dry-run")
@@ -181,13 +185,11 @@ def test_rollback_goes_back_and_history_only_grows(stage: Stage, cli: CommandLin
 
 
 def test_what_was_in_production_at_a_time(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage.version(1, gates=PASSED)
-    stage.version(2, gates=PASSED)
-    stage.version(1, "shuttle", gates=PASSED)
     noon = datetime(2026, 11, 24, 12, tzinfo=UTC).timestamp()
-    for hour, version in enumerate(("digits@v1", "shuttle@v1", "digits@v2")):
+    for hour, (name, number) in enumerate((("digits", 1), ("shuttle", 1), ("digits", 2))):
+        version = stage.version(number, name, gates=PASSED)
         monkeypatch.setattr("archwright.lifecycle.model_registry.time.time", lambda at=noon + hour * 3600: at)
-        api.models.promote(version)
+        api.models.promote(version.id)
 
     def at(text: str, name: str | None = None) -> list[str | None]:
         return [record.model for record in api.models.history(name, at=text)]

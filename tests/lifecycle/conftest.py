@@ -125,7 +125,15 @@ class Stage:
 
     def judged(self, version: ModelVersion, gates: tuple[Gate, ...]) -> None:
         name = hashlib.sha256(f"{version.id} {time.time()}".encode()).hexdigest()[:8]
-        found = Evaluation(id=f"e-{name}", at=time.time(), model=version.id, scores=(), gates=gates)
+        rival = model_registry.find_rival(self.store, version)
+        found = Evaluation(
+            id=f"e-{name}",
+            at=time.time(),
+            model=version.id,
+            scores=(),
+            gates=gates,
+            production=model_registry.get_id(rival),
+        )
         self.store.append(model_registry.EVALUATIONS, [found])
 
 

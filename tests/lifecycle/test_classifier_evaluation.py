@@ -19,7 +19,8 @@ from archwright.engines.onnx_file import ModelSignature
 from archwright.home import Home
 from archwright.lake.ingestion import IngestRequest, ingest_files
 from archwright.lifecycle import classifier_evaluation, model_registry
-from archwright.lifecycle.classifier_evaluation import EXPORT_GATE, NOT_WORSE_GATE, QUALITY_GATE, evaluate_classifier
+from archwright.lifecycle.classifier_evaluation import EXPORT_GATE, QUALITY_GATE, evaluate_classifier
+from archwright.lifecycle.production_gate import NOT_WORSE_GATE
 from archwright.store import Store
 from archwright.training import image_classifier, run_execution
 from archwright.training.classifier_data import TrainedClassifier
@@ -64,13 +65,17 @@ def good(shop: Shop) -> ModelVersion:
     return shop.model(DIGITS)
 
 
+def evaluate(shop: Shop, model: ModelVersion) -> tuple[tuple[Score, ...], tuple[Gate, ...]]:
+    return evaluate_classifier(shop.store, shop.home, model, production=model_registry.find_rival(shop.store, model))
+
+
 def _by_name(found: tuple[tuple[Score, ...], tuple[Gate, ...]]) -> tuple[dict[str, Score], dict[str, Gate]]:
     scores, gates = found
     return {score.metric: score for score in scores}, {gate.name: gate for gate in gates}
 
 
 def test_a_good_image_classifier_passes_with_figures(shop: Shop, good: ModelVersion) -> None:
-    scores, gates = _by_name(evaluate_classifier(shop.store, shop.home, good))
+    scores, gates = _by_name(evaluate(shop, good))
     assert set(gates) == {EXPORT_GATE, QUALITY_GATE} and all(gate.passed for gate in gates.values())
     right = scores["accuracy"]
     assert right.low < right.value < right.high and right.value > 0.93 and 450 < right.items < 620
@@ -84,7 +89,7 @@ def test_a_good_image_classifier_passes_with_figures(shop: Shop, good: ModelVers
 
 def test_a_tabular_classifier_too_with_missing_values_and_few_rows(shop: Shop) -> None:
     model = shop.model(replace(CANCER, name="tumours", held_out=0.15))
-    scores, gates = _by_name(evaluate_classifier(shop.store, shop.home, model))
+    scores, gates = _by_name(evaluate(shop, model))
     assert all(gate.passed for gate in gates.values())
     # Only in the export gate, training rows complete the minimum.
     assert scores["accuracy"].items < classifier_evaluation.MIN_EXPORT_ROWS
@@ -101,7 +106,7 @@ def test_the_whole_shuttle_data_set(tmp_path: Path) -> None:
     assert version.rows == 49_097
     spec = replace(CANCER, name="shuttle", steps=60, held_out=0.1, columns=Columns(label="anomaly"))
     model = Shop(home, store, version, version).model(spec)
-    scores, gates = _by_name(evaluate_classifier(store, home, model))
+    scores, gates = _by_name(evaluate_classifier(store, home, model, production=None))
     store.close()
     assert all(gate.passed for gate in gates.values())
     assert scores["balanced_accuracy"].low > 0.98 and scores["accuracy"].items > 4500
@@ -112,18 +117,18 @@ def test_other_weights_than_those_served_fail_the_export_gate(shop: Shop) -> Non
     other = shop.model(replace(DIGITS, name="swapped", steps=30, seed=2))
     weights = [shop.home.run(one.run) / "result" / image_classifier.WEIGHTS_FILE for one in (model, other)]
     shutil.copyfile(weights[1], weights[0])
-    gate = _by_name(evaluate_classifier(shop.store, shop.home, model))[1][EXPORT_GATE]
+    gate = _by_name(evaluate(shop, model))[1][EXPORT_GATE]
     assert not gate.passed and gate.value is not None and gate.value > 0.1
     assert "the served model differs from the trained model" in gate.detail
     weights[0].unlink()
     with refuses("AW-MOD-32") as gone:
-        evaluate_classifier(shop.store, shop.home, model)
+        evaluate(shop, model)
     assert "model.safetensors" in str(gone.value.where)
 
 
 def test_a_model_that_learned_nothing_passes_neither_gate(shop: Shop) -> None:
     model = shop.model(replace(DIGITS, name="idle", steps=1, learning_rate=1e-9))
-    gates = _by_name(evaluate_classifier(shop.store, shop.home, model))[1]
+    gates = _by_name(evaluate(shop, model))[1]
     assert not gates[EXPORT_GATE].passed and "a control passes too" in gates[EXPORT_GATE].detail
     assert not gates[QUALITY_GATE].passed and "not shown to be better than" in gates[QUALITY_GATE].detail
 
@@ -131,32 +136,32 @@ def test_a_model_that_learned_nothing_passes_neither_gate(shop: Shop) -> None:
 def test_against_production_the_same_is_not_worse_and_the_worse_is_refused(shop: Shop, good: ModelVersion) -> None:
     first = shop.model(replace(DIGITS, name="reader"))
     shop.promote(first)
-    assert NOT_WORSE_GATE not in _by_name(evaluate_classifier(shop.store, shop.home, first))[1]  # not against itself
-    scores, gates = _by_name(evaluate_classifier(shop.store, shop.home, shop.model(replace(DIGITS, name="reader"))))
-    assert gates[NOT_WORSE_GATE].passed and scores["balanced_accuracy_change"].value == 0.0
-    assert scores["balanced_accuracy_change"].baseline_name == "reader@v1"
+    assert NOT_WORSE_GATE not in _by_name(evaluate(shop, first))[1]  # not against itself
+    scores, gates = _by_name(evaluate(shop, shop.model(replace(DIGITS, name="reader"))))
+    assert gates[NOT_WORSE_GATE].passed and scores["balanced_accuracy_gain"].value == 0.0
+    assert scores["balanced_accuracy_gain"].baseline_name == "reader@v1"
     worse = shop.model(replace(DIGITS, name="reader", steps=15))
-    scores, gates = _by_name(evaluate_classifier(shop.store, shop.home, worse))
+    scores, gates = _by_name(evaluate(shop, worse))
     assert gates[QUALITY_GATE].passed and not gates[NOT_WORSE_GATE].passed
-    assert scores["balanced_accuracy_change"].high < 0.0 and "worse than reader@v1" in gates[NOT_WORSE_GATE].detail
+    assert scores["balanced_accuracy_gain"].high < 0.0 and "worse than reader@v1" in gates[NOT_WORSE_GATE].detail
 
 
 def test_rows_that_production_was_trained_on_do_not_count(shop: Shop) -> None:
     shop.promote(shop.model(replace(DIGITS, name="shares", held_out=0.1)))
-    scores, gates = _by_name(evaluate_classifier(shop.store, shop.home, shop.model(replace(DIGITS, name="shares"))))
-    assert scores["balanced_accuracy_change"].items < 0.5 * scores["accuracy"].items
-    assert "rows held out for both" in gates[NOT_WORSE_GATE].detail
+    scores, gates = _by_name(evaluate(shop, shop.model(replace(DIGITS, name="shares"))))
+    assert scores["balanced_accuracy_gain"].items < 0.5 * scores["accuracy"].items
+    assert "items held out for both" in gates[NOT_WORSE_GATE].detail
     shop.promote(shop.model(replace(DIGITS, name="shares", held_out=0.0, steps=5)))
     model = shop.model(replace(DIGITS, name="shares", steps=5))
-    gate = _by_name(evaluate_classifier(shop.store, shop.home, model))[1][NOT_WORSE_GATE]
+    gate = _by_name(evaluate(shop, model))[1][NOT_WORSE_GATE]
     assert not gate.passed and "no row is held out for both" in gate.detail
 
 
 def test_a_rival_of_other_columns_is_asked_with_its_own(shop: Shop) -> None:
     narrow = Columns(label="kind", features=("m20", "m23"))
     shop.promote(shop.model(replace(CANCER, name="columns", columns=narrow)))
-    scores, gates = _by_name(evaluate_classifier(shop.store, shop.home, shop.model(replace(CANCER, name="columns"))))
-    assert gates[NOT_WORSE_GATE].passed and scores["balanced_accuracy_change"].value > -0.05
+    scores, gates = _by_name(evaluate(shop, shop.model(replace(CANCER, name="columns"))))
+    assert gates[NOT_WORSE_GATE].passed and scores["balanced_accuracy_gain"].value > -0.05
 
 
 def test_a_rival_that_would_refuse_rows_is_wrong_about_them(shop: Shop, tmp_path: Path) -> None:
@@ -164,15 +169,15 @@ def test_a_rival_that_would_refuse_rows_is_wrong_about_them(shop: Shop, tmp_path
     strict = shop._replace(cancer=whole)
     rival = strict.model(replace(CANCER, name="strict"))
     shop.promote(rival)
-    scores = _by_name(evaluate_classifier(shop.store, shop.home, shop.model(replace(CANCER, name="strict"))))[0]
+    scores = _by_name(evaluate(shop, shop.model(replace(CANCER, name="strict"))))[0]
     # A tenth of ten columns is missing: two rows in three lack some value, and production would answer none of them.
-    assert scores["balanced_accuracy_change"].low > 0.4
+    assert scores["balanced_accuracy_gain"].low > 0.4
 
 
 def test_a_rival_that_cannot_be_asked_is_reported_with_the_way_out(shop: Shop) -> None:
     shop.promote(shop.model(replace(CANCER, name="moved")))
     model = shop.model(replace(DIGITS, name="moved", steps=60))
-    gate = _by_name(evaluate_classifier(shop.store, shop.home, model))[1][NOT_WORSE_GATE]
+    gate = _by_name(evaluate(shop, model))[1][NOT_WORSE_GATE]
     assert not gate.passed and "has no column" in gate.detail and "models rollback moved" in gate.detail
 
 
@@ -188,7 +193,7 @@ def test_a_rival_for_pictures_of_another_size_cannot_be_asked(shop: Shop, tmp_pa
     specs = {side: replace(DIGITS, name="sizes", steps=5, image=ImageSpec(height=side, width=side)) for side in shapes}
     shop.promote(shop._replace(digits=shapes[4]).model(specs[4]))
     model = shop._replace(digits=shapes[8]).model(specs[8])
-    gate = _by_name(evaluate_classifier(shop.store, shop.home, model))[1][NOT_WORSE_GATE]
+    gate = _by_name(evaluate(shop, model))[1][NOT_WORSE_GATE]
     assert not gate.passed and "its rows have 16 numbers, the held-out rows 64" in gate.detail
 
 
@@ -197,7 +202,7 @@ def test_no_held_out_rows_or_a_record_of_other_classes_than_the_files_is_refused
 ) -> None:
     model = shop.model(replace(CANCER, name="all-in", held_out=0.0, steps=2))
     with refuses("AW-MOD-31"):
-        evaluate_classifier(shop.store, shop.home, model)
+        evaluate(shop, model)
     with refuses("AW-MOD-33"):
         reversed_labels = replace(good, labels=good.labels[::-1])
         classifier_evaluation._query_engine(shop.home, reversed_labels, np.zeros((1, 64), np.float32))

@@ -6,7 +6,7 @@ import pytest
 
 from archwright.lifecycle.classifier_metrics import (
     balanced_accuracy,
-    balanced_accuracy_change,
+    compare_balanced_accuracy,
     count_recognised,
     wilson_interval,
 )
@@ -51,16 +51,19 @@ def test_of_a_hundred_intervals_some_ninety_five_hold_the_truth() -> None:
 def test_a_paired_change_knows_its_direction_and_its_uncertainty() -> None:
     truth = [0] * 100 + [1] * 100
     right, wrong = [True] * 200, [False] * 200
-    same = balanced_accuracy_change(truth, right, right)
-    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
-    ends = (balanced_accuracy_change(truth, right, wrong).high, balanced_accuracy_change(truth, wrong, right).low)
-    assert ends == (-1.0, 1.0)
-    worse = balanced_accuracy_change(truth, right, [place % 10 > 0 for place in range(200)])
+    same = compare_balanced_accuracy(truth, right, right).change
+    assert same.value == 0.0 and same.low == -same.high and 0.009 < same.high < 0.01
+    ends = (
+        compare_balanced_accuracy(truth, right, wrong).change.high,
+        compare_balanced_accuracy(truth, wrong, right).change.low,
+    )
+    assert ends == pytest.approx((-0.973, 0.973), abs=1e-3)
+    worse = compare_balanced_accuracy(truth, right, [place % 10 > 0 for place in range(200)]).change
     assert worse.value == pytest.approx(-0.1) and worse.high < 0.0
     one, two = [place != 3 for place in range(200)], [place not in (5, 9) for place in range(200)]
-    unsure = balanced_accuracy_change(truth, one, two)
+    unsure = compare_balanced_accuracy(truth, one, two).change
     assert unsure.value == pytest.approx(-0.005) and unsure.low < 0.0 < unsure.high
-    rare = balanced_accuracy_change([0] * 990 + [1] * 10, [True] * 1000, [True] * 990 + [False] * 10)
+    rare = compare_balanced_accuracy([0] * 990 + [1] * 10, [True] * 1000, [True] * 990 + [False] * 10).change
     assert rare.value == pytest.approx(-0.5)  # a rare class weighs as much as a common one
 
 
@@ -70,6 +73,6 @@ def test_paired_intervals_cover_too() -> None:
         truth = [int(place >= 300) for place in range(360)]
         old = [chance.random() < 0.9 for _ in truth]
         new = [chance.random() < (0.8 if is_a else 0.92) for is_a in truth]
-        found = balanced_accuracy_change(truth, old, new)
+        found = compare_balanced_accuracy(truth, old, new).change
         covered += found.low <= (0.02 - 0.1) / 2 <= found.high
     assert 460 <= covered <= 492

@@ -93,7 +93,8 @@ def test_a_classifier_is_examined_by_its_own(stage: Stage, monkeypatch: pytest.M
     made = stage.version()
     told: list[str] = []
     monkeypatch.setattr(
-        "archwright.lifecycle.classifier_evaluation.evaluate_classifier", lambda store, home, model: ((), PASSED)
+        "archwright.lifecycle.classifier_evaluation.evaluate_classifier",
+        lambda store, home, model, production: ((), PASSED),
     )
     assert evaluation.evaluate_version(stage.store, stage.home, made, told.append).gates == PASSED
     assert told == ["reading the held-out rows of rows@v1"]

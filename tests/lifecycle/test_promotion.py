@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from archwright.contract.lineage import Gate, ModelVersion, Promotion
+from archwright.contract.lineage import Evaluation, Gate, ModelVersion, Promotion
 from archwright.contract.plan import Artefact, Plan
 from archwright.contract.record import replace
 from archwright.errors import ModelError, PlanFileError
@@ -59,6 +59,30 @@ def test_the_newest_evaluation_counts(stage: Stage) -> None:
     assert refused(stage, other).code == "AW-MOD-22"
 
 
+def test_an_evaluation_counts_only_against_what_is_in_production_now(stage: Stage) -> None:
+    """Two versions were evaluated while nothing was in production: the second is not promoted over the first."""
+    first, second = (stage.version(number, gates=PASSED) for number in (1, 2))
+    promotion.promote_version(stage.store, stage.home, first, "me")
+    stale = refused(stage, second)
+    assert stale.code == "AW-MOD-28" and stale.hint == "evaluate it again: archwright models evaluate digits@v2"
+    assert "compared it with no version, but digits@v1 is in production" in stale.message
+    stage.judged(second, PASSED)
+    promotion.roll_back_endpoint(stage.store, stage.home, "digits", "me")
+    gone = refused(stage, second)
+    assert gone.code == "AW-MOD-28" and "digits@v1, but no trained version is in production" in gone.message
+    promoted_again(stage, first)
+    promotion.promote_version(stage.store, stage.home, second, "me")  # digits@v1 is in production again
+
+
+def test_an_evaluation_of_an_older_release_says_nothing_about_production(stage: Stage) -> None:
+    first, second = (stage.version(number) for number in (1, 2))
+    for version in (first, second):
+        old = {"id": f"e-{version.version}", "at": 1.0, "model": version.id, "scores": [], "gates": PASSED}
+        stage.store.append(model_registry.EVALUATIONS, [msgspec.convert(old, Evaluation)])
+    promotion.promote_version(stage.store, stage.home, first, "me")
+    assert refused(stage, second).code == "AW-MOD-28"
+
+
 def test_a_missing_or_altered_file_is_refused(stage: Stage) -> None:
     made = stage.version(gates=PASSED)
     path = stage.home.model(made.sha256, "onnx")
@@ -96,8 +120,14 @@ def test_two_promoting_at_once_one_wins(stage: Stage) -> None:
 def promoted(stage: Stage, count: int) -> list[ModelVersion]:
     versions = [stage.version(number + 1, gates=PASSED) for number in range(count)]
     for version in versions:
-        promotion.promote_version(stage.store, stage.home, version, "me")
+        promoted_again(stage, version)
     return versions
+
+
+def promoted_again(stage: Stage, version: ModelVersion) -> None:
+    """Evaluate the version against what is in production now, and promote it."""
+    stage.judged(version, PASSED)
+    promotion.promote_version(stage.store, stage.home, version, "me")
 
 
 def rolled_back(stage: Stage) -> Promotion:
@@ -118,9 +148,9 @@ def test_rollback_undoes_step_by_step_down_to_the_plan(stage: Stage) -> None:
 def test_after_a_rollback_and_a_promotion_the_way_back_is_the_one_that_led_there(stage: Stage) -> None:
     (first, second), third = promoted(stage, 2), stage.version(3, gates=PASSED)
     assert rolled_back(stage).model == first.id
-    promotion.promote_version(stage.store, stage.home, third, "me")
+    promoted_again(stage, third)
     assert rolled_back(stage).model == first.id  # not second: it had been taken back
-    promotion.promote_version(stage.store, stage.home, second, "me")  # what was taken back may come again
+    promoted_again(stage, second)  # what was taken back may come again
     assert rolled_back(stage).model == first.id
 
 
@@ -129,7 +159,7 @@ def test_a_rollback_further_than_one_step_is_followed(stage: Stage) -> None:
     _, second = promoted(stage, 2)
     seen = model_registry.promotion_history(stage.store, "digits")
     model_registry.append_promotion(stage.store, seen, "rollback", ("digits", None), "supervisor", "it died")
-    promotion.promote_version(stage.store, stage.home, second, "me")
+    promoted_again(stage, second)
     assert rolled_back(stage).model is None
 
 

@@ -18,6 +18,8 @@ from archwright.contract.record import replace
 from archwright.home import Home
 from archwright.lifecycle import adapter_export, model_registry, text_evaluation
 from archwright.lifecycle.evaluation_engine import LogProbabilityQuery
+from archwright.lifecycle.production_gate import NOT_WORSE_GATE
+from archwright.lifecycle.text_evaluation import HeldOutItem
 from archwright.training import training_runs
 from archwright.training.sequence_packing import EncodedSample
 
@@ -30,10 +32,14 @@ Change = Callable[[str, Any], Any]
 pytestmark = pytest.mark.nightly
 
 
-def examined(pupil: Pupil, model: ModelVersion) -> tuple[dict[str, Score], dict[str, Gate]]:
+def examined(
+    pupil: Pupil, model: ModelVersion, production: ModelVersion | None = None
+) -> tuple[dict[str, Score], dict[str, Gate]]:
     told: list[str] = []
-    scores, gates = text_evaluation.evaluate_text_model(pupil.store, pupil.home, model, told.append)
-    assert len(told) == 3
+    scores, gates = text_evaluation.evaluate_text_model(
+        pupil.store, pupil.home, model, production=production, tell=told.append
+    )
+    assert len(told) == 3 + (production is not None)
     return {score.metric: score for score in scores}, {gate.name: gate for gate in gates}
 
 
@@ -179,6 +185,52 @@ def test_without_or_with_few_held_out_rows_no_gate_passes(pupil: Pupil) -> None:
     assert "held_out: 0.1" in refused.value.hint
 
 
+def copied_run(pupil: Pupil, run: str) -> None:
+    """The run and its adapter once more, as the run of a version in production."""
+    shutil.copytree(pupil.home.run(RUN), pupil.home.run(run), dirs_exist_ok=True)
+
+
+def test_the_version_in_production_is_compared_over_the_same_items(pupil: Pupil) -> None:
+    copied_run(pupil, "r-0000bbbb")
+    made = pupil.register()
+    production = replace(made, id="assistant@v0", run="r-0000bbbb")
+    scores, gates = examined(pupil, made, production)
+    gain = scores["nll_per_token_gain"]
+    assert gates[NOT_WORSE_GATE].passed and gates[NOT_WORSE_GATE].detail.startswith("not worse than assistant@v0")
+    assert (gain.value, gain.items, gain.baseline_name) == (0.0, scores["nll_per_token"].items, "assistant@v0")
+
+    # Turned around, the update of the new version makes it worse than its base and than production.
+    reweighted(pupil, lambda name, value: -value if "lora_B" in name else value)
+    scores, gates = examined(pupil, pupil.register(), production)
+    assert gates[NOT_WORSE_GATE].verdict == "failed" and scores["nll_per_token_gain"].high < 0.0
+
+    # With the roles exchanged the same figures count for the new version.
+    worse = pupil.home.run(RUN) / "result"
+    shutil.rmtree(pupil.home.run("r-0000bbbb") / "result")
+    shutil.copytree(worse, pupil.home.run("r-0000bbbb") / "result")
+    reweighted(pupil, lambda name, value: -value if "lora_B" in name else value)
+    scores, gates = examined(pupil, pupil.register(), production)
+    assert gates[NOT_WORSE_GATE].passed and gates[NOT_WORSE_GATE].detail.startswith("better than assistant@v0")
+
+
+def test_only_items_that_production_held_out_too_are_compared(pupil: Pupil) -> None:
+    copied_run(pupil, "r-0000bbbb")
+    made = pupil.register()
+    production = replace(made, id="assistant@v0", run="r-0000bbbb")
+    held_out(pupil, 0.5)
+    scores, gates = examined(pupil, made, production)
+    assert scores["nll_per_token_gain"].items < scores["nll_per_token"].items
+    assert gates[NOT_WORSE_GATE].passed
+
+
+def test_a_production_that_cannot_be_compared_is_not_shown(pupil: Pupil) -> None:
+    made = pupil.register()
+    gone = examined(pupil, made, replace(made, id="assistant@v0", run="r-0000cccc"))[1][NOT_WORSE_GATE]
+    assert gone.verdict == "not shown" and "cannot be compared with assistant@v0" in gone.detail
+    other = replace(made, id="assistant@v0", base="other", base_sha256="b" * 64)
+    assert "its base is other" in examined(pupil, made, other)[1][NOT_WORSE_GATE].detail
+
+
 def test_a_run_whose_folder_is_gone_cannot_be_examined(pupil: Pupil) -> None:
     made = pupil.register()
     shutil.rmtree(pupil.home.run(RUN))
@@ -196,7 +248,8 @@ def test_windows_lie_around_the_first_learned_token_and_items_are_bounded_by_the
     assert whole is not None and whole.ids == list(range(9)) and whole.places == [1, 3, 5, 8]
     assert text_evaluation._cut_window(EncodedSample(list(range(9)), [place >= 6 for place in range(9)])) is None
     # Items are bounded by their tokens.
-    item = EncodedSample(list(range(1500)), [True] * 1500)
-    nothing = EncodedSample([1], [False])
+    item = HeldOutItem("a", EncodedSample(list(range(1500)), [True] * 1500))
+    nothing = HeldOutItem("b", EncodedSample([1], [False]))
+    large = HeldOutItem("c", EncodedSample(list(range(5000)), [True] * 5000))
     assert text_evaluation._limit_items([nothing, item, item, item]) == [item, item]
-    assert text_evaluation._limit_items([EncodedSample(list(range(5000)), [True] * 5000)]) != []
+    assert text_evaluation._limit_items([large]) == [large]

@@ -76,5 +76,7 @@ def test_a_wrong_export_fails(
         monkeypatch.setattr(adapter_export, "interleave_rotary_rows", lambda rows, heads: rows)
     adapter_export.export_adapter(home.model(BASE.sha256), tmp_path / "result", tmp_path / "wrong")
     sha256, _ = model_registry.store_file(home, tmp_path / "wrong", "gguf")
-    found = text_evaluation.evaluate_text_model(store, home, replace(made, sha256=sha256), print)[1]
+    found = text_evaluation.evaluate_text_model(store, home, replace(made, sha256=sha256), production=None, tell=print)[
+        1
+    ]
     assert not next(gate for gate in found if gate.name == "export").passed

@@ -36,17 +36,21 @@ from archwright.home import Home, locate_home
 from archwright.journal import report_step
 from archwright.lifecycle import adapter_export, evaluation, file_integrity, model_registry
 from archwright.lifecycle import promotion as promotions
+from archwright.lifecycle.promotion import EvaluationState
 from archwright.operate import platform_control, rollout
 from archwright.reconcile.calibration.model_calibration import calibrate_model
 from archwright.store import Store
 
 
 class ListedVersion(ModelVersion):
-    """A trained version. `here`: its file is in the home. `evaluated`: the result of its newest evaluation."""
+    """A trained version. `here`: its file is in the home. `evaluated`: the result of its newest evaluation.
+
+    It is "outdated" if the gates passed, but another version is in production now than the evaluation compared.
+    """
 
     kind: Literal["version"] = "version"
     here: bool
-    evaluated: Literal["never", "passed", "failed"]
+    evaluated: EvaluationState
     in_production: bool
 
 
@@ -224,8 +228,9 @@ def evaluate(id: str) -> Evaluation:  # noqa: A002 - the argument's name
 def promote(id: str, *, dry_run: bool = False) -> PromotionOutcome:  # noqa: A002 - the argument's name
     """Put a version into production at the endpoint of its name; return when the running platform serves it.
 
-    Raises ModelError: AW-MOD-10 unknown, -27 never evaluated, -22 a gate failed, -23 its file is missing or damaged,
-    -24 in production already, -25 the plan has no place for it, -20 the endpoint was changed meanwhile; OperateError
+    Raises ModelError: AW-MOD-10 unknown, -27 never evaluated, -22 a gate failed, -28 not compared with what is in
+    production now, -23 its file is missing or damaged, -24 in production already, -25 the plan has no place for it,
+    -20 the endpoint was changed meanwhile; OperateError
     AW-OPS-4x if the platform could not serve it and rolled back, AW-OPS-53 if its endpoint is an alias.
     """
     with open_home() as (_settings, home, store):
@@ -279,7 +284,7 @@ def _build_listed(store: Store, home: Home, version: ModelVersion, served: dict[
     return ListedVersion(
         **as_dict(version),
         here=model_registry.find_missing_file(home, version) is None,
-        evaluated="never" if found is None else "passed" if found.passed else "failed",
+        evaluated=promotions.summarise_evaluation(found, version, served.get(version.name)),
         in_production=served.get(version.name) == version,
     )
 

@@ -31,8 +31,8 @@ from archwright.contract.stored_model import describe_licence
 SHOWN_FILES = 12
 # An endpoint without a promotion serves the plan's own model, or nothing.
 NO_VERSION = "no version of ours"
-GATE_LABELS = {"never": "not evaluated", "passed": "passed", "failed": "failed"}
-GATE_COLOURS = {"never": "", "passed": "green", "failed": "red"}
+GATE_LABELS = {"never": "not evaluated", "passed": "passed", "failed": "failed", "outdated": "evaluate again"}
+GATE_COLOURS = {"never": "", "passed": "green", "failed": "red", "outdated": "yellow"}
 
 
 def as_json(result: object) -> int:
@@ -279,11 +279,14 @@ SCORE_COLUMNS = (
 )
 
 
+VERDICT_COLOURS = {"passed": "green", "failed": "red", "not shown": "yellow"}
+
+
 def _print_scores_and_gates(out: Console, scores: Iterable[Score], gates: Iterable[Gate]) -> None:
     out.print(make_table(SCORE_COLUMNS, scores))
     for gate in gates:
-        mark = "[green]passed[/]" if gate.passed else "[red]failed[/]"
-        out.print(f"\ngate [bold]{escape(gate.name)}[/] {mark}")
+        colour = VERDICT_COLOURS[gate.verdict]
+        out.print(f"\ngate [bold]{escape(gate.name)}[/] [{colour}]{gate.verdict}[/]")
         out.print(f"  {escape(gate.detail)}", soft_wrap=True)
 
 

@@ -176,6 +176,7 @@ class Score(Record):
 class Gate(Record):
     """A check that a model version must pass before promotion.
 
+    `shown` is False if the items were too few to decide; such a gate is not passed.
     `control` is the same figure for the negative control, which must fail `limit`, or the check proves nothing.
     """
 
@@ -185,6 +186,15 @@ class Gate(Record):
     value: float | None = None
     limit: float | None = None
     control: float | None = None
+    shown: bool = True
+
+    @property
+    def verdict(self) -> Literal["passed", "failed", "not shown"]:
+        if self.passed:
+            return "passed"
+        if self.shown:
+            return "failed"
+        return "not shown"
 
 
 class ModelVersion(Record):
@@ -215,13 +225,18 @@ class ModelVersion(Record):
 
 
 class Evaluation(Record):
-    """The scores and gates of a model version, measured at `at`; the newest evaluation counts."""
+    """The scores and gates of a model version, measured at `at`; the newest evaluation counts.
+
+    `production` is the version that was in production then and was compared; empty if none was, and for an evaluation
+    of an older release.
+    """
 
     id: str
     at: float
     model: str
     scores: tuple[Score, ...]
     gates: tuple[Gate, ...]
+    production: str = ""
 
     @property
     def passed(self) -> bool:

@@ -5,8 +5,7 @@ export     the largest difference between served probabilities and those of the 
            shifted by one row
 quality    the interval of balanced accuracy lies above the score of a constant answer, the most frequent class. Plain
            accuracy would reward a constant answer: with 93 % normal rows, a model that never warns is right in 93 %
-not worse than production    the paired difference in balanced accuracy, over rows held out for both models, is not
-           significantly below 0
+not worse than production    the gain of balanced accuracy over rows held out for both models (production_gate.py)
 """
 
 import asyncio
@@ -24,7 +23,7 @@ from archwright.home import Home
 from archwright.http_client.client import EngineClient
 from archwright.lake.lazy_modules import np
 from archwright.lake.tables import version_index
-from archwright.lifecycle import classifier_metrics, evaluation_engine, model_registry
+from archwright.lifecycle import classifier_metrics, evaluation_engine, production_gate
 from archwright.store import Store
 from archwright.training import classifier_data, image_classifier, tabular_classifier, training_data, training_runs
 from archwright.training.classifier_data import TrainedClassifier
@@ -38,7 +37,8 @@ MIN_EXPORT_ROWS = 200
 EXPORT_LIMIT = 1e-4
 # Rows and numbers per request: the engine reads at most 16 MiB, and a number has about 20 bytes of text.
 BATCH_ROWS, BATCH_CELLS = 512, 400_000
-EXPORT_GATE, QUALITY_GATE, NOT_WORSE_GATE = "export", "quality", "not worse than production"
+EXPORT_GATE = "export"
+QUALITY_GATE = "quality"
 
 
 class HeldOutRows(NamedTuple):
@@ -50,8 +50,12 @@ class HeldOutRows(NamedTuple):
     truth: list[int]
 
 
-def evaluate_classifier(store: Store, home: Home, model: ModelVersion) -> tuple[tuple[Score, ...], tuple[Gate, ...]]:
-    """Raises TrainError AW-TRN-22 (no run folder), ModelError AW-MOD-30 (the engine did not start),
+def evaluate_classifier(
+    store: Store, home: Home, model: ModelVersion, *, production: ModelVersion | None
+) -> tuple[tuple[Score, ...], tuple[Gate, ...]]:
+    """Scores and gates; `production` is the version to compare with, None if there is none.
+
+    Raises TrainError AW-TRN-22 (no run folder), ModelError AW-MOD-30 (the engine did not start),
     AW-MOD-31 (no held-out rows), AW-MOD-32 (no trained model)."""
     spec = training_runs.load_spec(home, model.run)
     found = training_data.load_version(home, version_index.find_version(store, model.dataset_version), spec)
@@ -70,8 +74,7 @@ def evaluate_classifier(store: Store, home: Home, model: ModelVersion) -> tuple[
     usual = Counter(classifier_data.encode_labels(found.train, found, spec, model.labels).tolist()).most_common(1)[0][0]
     scores, quality = score_quality(held.truth, named, model.labels, usual)
     gates = [check_export(answers, trained, queried), quality]
-    production = model_registry.production_versions(store).get(model.name)
-    if production is not None and production.id != model.id:
+    if production is not None:
         comparison = _compare_with_production(store, home, production, (model, spec), held, named)
         scores, gates = (*scores, *comparison[0]), [*gates, comparison[1]]
     return scores, tuple(gates)
@@ -122,7 +125,8 @@ def score_quality(
         f"{verdict}: balanced accuracy {even} against {guess:.4f} of {name}; accuracy {right} "
         f"against {share:.4f}; {items} held-out rows of {len(counts)} classes"
     )
-    return scores, Gate(name=QUALITY_GATE, passed=better, detail=detail, value=even.low, limit=guess)
+    shown = better or even.high <= guess
+    return scores, Gate(name=QUALITY_GATE, passed=better, shown=shown, detail=detail, value=even.low, limit=guess)
 
 
 def _compare_with_production(
@@ -138,29 +142,20 @@ def _compare_with_production(
         predicted = _predict_with_production(store, home, production, candidate, len(held.ids))
         share = min(spec.held_out, training_runs.load_spec(home, production.run).held_out)
     except (TrainError, DataError, EngineError) as error:
-        detail = (
-            f"cannot be compared with {production.id}, which is in production: {error.message}. "
-            f"To replace it without a comparison, roll it back first: archwright models rollback {model.name}"
-        )
-        return (), Gate(name=NOT_WORSE_GATE, passed=False, detail=detail)
+        return (), production_gate.refuse_comparison(production, error.message)
     # Only rows held out for both models count: those below the smaller of the two shares.
     fair = [place for place, key in enumerate(held.keys) if training_data.is_held_out(key, share)]
     if not fair:
-        detail = f"cannot be compared with {production.id}: no row is held out for both; train with the same held_out"
-        return (), Gate(name=NOT_WORSE_GATE, passed=False, detail=detail)
+        reason = "no row is held out for both; train with the same held_out"
+        return (), production_gate.refuse_comparison(production, reason)
     truth = [held.truth[place] for place in fair]
     wanted = [model.labels[is_a] if is_a != classifier_data.UNKNOWN_LABEL else None for is_a in truth]
     old = [predicted[place] == label for place, label in zip(fair, wanted, strict=True)]
     new = [named[place] == is_a for place, is_a in zip(fair, truth, strict=True)]
-    change = classifier_metrics.balanced_accuracy_change(truth, old, new)
-    passed = change.high >= 0.0
-    detail = (
-        f"{'not worse' if passed else 'worse'} than {production.id} in production: balanced accuracy changes by "
-        f"{change.value:+.4f} [{change.low:+.4f}, {change.high:+.4f}] over {len(fair)} rows held out for both "
-        f"({sum(new)} right, production {sum(old)})"
-    )
-    score = change.to_score("balanced_accuracy_change", len(fair), 0.0, production.id)
-    return (score,), Gate(name=NOT_WORSE_GATE, passed=passed, detail=detail, value=change.high, limit=0.0)
+    comparison = classifier_metrics.compare_balanced_accuracy(truth, old, new)
+    comparison = comparison._replace(remark=f"{sum(new)} right, production {sum(old)}")
+    margin = production_gate.choose_margin(spec, comparison.metric)
+    return production_gate.decide_not_worse_gate(comparison, margin, production)
 
 
 def _predict_with_production(

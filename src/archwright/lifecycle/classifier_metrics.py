@@ -9,7 +9,9 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
+from archwright.lake.lazy_modules import np
 from archwright.lifecycle.confidence_interval import ConfidenceInterval
+from archwright.lifecycle.production_gate import PairedComparison
 
 Z_95 = NormalDist().inv_cdf(0.975)
 
@@ -40,19 +42,24 @@ def count_recognised(truth: Sequence[int], named: Sequence[int]) -> dict[int, tu
     return found
 
 
-def balanced_accuracy_change(truth: Sequence[int], old: Sequence[bool], new: Sequence[bool]) -> ConfidenceInterval:
-    """The change of balanced accuracy from `old` to `new`; each says per row if the model was right.
+def compare_balanced_accuracy(truth: Sequence[int], old: Sequence[bool], new: Sequence[bool]) -> PairedComparison:
+    """The gain of balanced accuracy from `old` to `new`; each says per row if the model was right.
 
-    It is the mean over the classes of the mean difference, with the variance of stratified means.
+    It is the mean over the classes of the mean difference. The interval is that of Agresti and Min for matched pairs
+    (Statistics in Medicine 24, 2005), which adds half an observation to each of the four outcomes; the two added
+    observations are divided between the classes. Without them, rows on which both models agree would show certainty.
     """
-    differences: dict[int, list[int]] = {}
-    for is_a, before, after in zip(truth, old, new, strict=True):
-        differences.setdefault(is_a, []).append(int(after) - int(before))
-    means = [sum(rows) / len(rows) for rows in differences.values()]
-    variances = [
-        sum((row - mean) ** 2 for row in rows) / len(rows) / max(1, len(rows) - 1)
-        for rows, mean in zip(differences.values(), means, strict=True)
-    ]
-    value = math.fsum(means) / len(means)
-    reach = Z_95 * math.sqrt(math.fsum(variances)) / len(means)
-    return ConfidenceInterval(value, value - reach, value + reach)
+    classes, class_of_row = np.unique(truth, return_inverse=True)
+    differences = np.array(new, np.float64) - np.array(old, np.float64)
+    rows = np.bincount(class_of_row)
+    added_rows = rows + 2.0 / len(classes)
+    gained = np.bincount(class_of_row, differences) / added_rows
+    changed = np.bincount(class_of_row, np.abs(differences)) + 1.0 / len(classes)
+    variances = (changed / added_rows - gained**2) / added_rows
+    reach = Z_95 * math.sqrt(variances.sum()) / len(classes)
+
+    parts = differences / rows[class_of_row] / len(classes)
+    value = math.fsum(parts)
+    low = min(value, float(gained.mean()) - reach)
+    high = max(value, float(gained.mean()) + reach)
+    return PairedComparison("balanced_accuracy", ConfidenceInterval(value, low, high), parts)

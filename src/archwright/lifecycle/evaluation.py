@@ -17,11 +17,19 @@ def evaluate_version(store: Store, home: Home, model: ModelVersion, tell: Callab
     """
     file_integrity.restore_files(store, home, model)
     model_registry.complete_edges(store, model)
+    rival = model_registry.find_rival(store, model)
     if model.task == "text-lora":
-        scores, gates = text_evaluation.evaluate_text_model(store, home, model, tell)
+        scores, gates = text_evaluation.evaluate_text_model(store, home, model, production=rival, tell=tell)
     else:
         tell(f"reading the held-out rows of {model.dataset_version}")
-        scores, gates = classifier_evaluation.evaluate_classifier(store, home, model)
-    made = Evaluation(id=f"e-{secrets.token_hex(4)}", at=time.time(), model=model.id, scores=scores, gates=gates)
-    store.append(model_registry.EVALUATIONS, [made])
-    return made
+        scores, gates = classifier_evaluation.evaluate_classifier(store, home, model, production=rival)
+    evaluation = Evaluation(
+        id=f"e-{secrets.token_hex(4)}",
+        at=time.time(),
+        model=model.id,
+        scores=scores,
+        gates=gates,
+        production=model_registry.get_id(rival),
+    )
+    store.append(model_registry.EVALUATIONS, [evaluation])
+    return evaluation

@@ -59,7 +59,8 @@ def decide_export_gate(places: Sequence[PositionReadings]) -> Gate:
     items = _group_by_item(places)
     if len(places) < MIN_POSITIONS or len(items) < MIN_ITEMS:
         few = f"only {len(places)} positions of {len(items)} held-out items could be compared"
-        return Gate(name=GATE_NAME, passed=False, detail=f"{few}; the gate needs {MIN_POSITIONS} of {MIN_ITEMS} items")
+        detail = f"{few}; the gate needs {MIN_POSITIONS} of {MIN_ITEMS} items"
+        return Gate(name=GATE_NAME, passed=False, shown=False, detail=detail)
     served, control, rounding = (_mean_distance(items, name) for name in ("served", "control", "rounding"))
     limit = compute_limit(items)
     above = bootstrap_interval(items, lambda drawn: _mean_distance(drawn, "served") - compute_limit(drawn))

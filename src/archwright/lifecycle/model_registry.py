@@ -91,6 +91,21 @@ def production_versions(store: Store, at: float | None = None) -> dict[str, Mode
     return {endpoint: served[model] for endpoint, model in standing.items() if model is not None}
 
 
+def find_rival(store: Store, model: ModelVersion) -> ModelVersion | None:
+    """The version in production that `model` would replace; None if there is none, or if it is `model` itself."""
+    production = production_versions(store).get(model.name)
+    if production is None or production.id == model.id:
+        return None
+    return production
+
+
+def get_id(version: ModelVersion | None) -> str:
+    """The version's id; empty for none."""
+    if version is None:
+        return ""
+    return version.id
+
+
 def append_promotion(
     store: Store,
     seen: Sequence[Promotion],

@@ -1,22 +1,27 @@
 """Promote a version, or roll back an endpoint. No other module changes what is in production.
 
-A promotion requires that the newest evaluation passed every gate, the file is undamaged, and the plan of this home
-can serve the version. A rollback requires only the file, since its target was promoted before.
+A promotion requires that the newest evaluation passed every gate and compared the version with what is in production
+now, the file is undamaged, and the plan of this home can serve the version. A rollback requires only the file, since
+its target was promoted before.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
-from archwright.contract.lineage import ModelVersion, Promotion
+from archwright.contract.lineage import Evaluation, ModelVersion, Promotion
 from archwright.errors import ErrorLocation, ModelError
 from archwright.home import Home
 from archwright.lifecycle import file_integrity, model_placement, model_registry
 from archwright.store import Store
 
+EvaluationState = Literal["never", "passed", "failed", "outdated"]
+
 
 def check_promotable(store: Store, home: Home, model: ModelVersion) -> list[Promotion]:
     """The endpoint's history, if the version may be promoted.
 
-    Raises ModelError AW-MOD-24 (in production), -27 (not evaluated), -22 (gate failed), -23 (its file), -25 (no place).
+    Raises ModelError AW-MOD-24 (in production), -27 (not evaluated), -22 (gate failed), -28 (compared with another
+    version than the one in production), -23 (its file), -25 (no place).
     """
     seen = model_registry.promotion_history(store, model.name)
     if seen and seen[-1].model == model.id:
@@ -34,6 +39,10 @@ def check_promotable(store: Store, home: Home, model: ModelVersion) -> list[Prom
         message = f"{model.id} cannot be promoted: {reasons}"
         hint = f"train a better version, or repeat the evaluation: {again}"
         raise ModelError("AW-MOD-22", message, where=ErrorLocation(field=f"evaluation {found.id}"), hint=hint)
+    production = ""
+    if seen:
+        production = seen[-1].model or ""
+    _check_comparison(found, production)
     file_integrity.check_files(home, model)
     reason = model_placement.find_misfit(model_placement.read_plan(home), model)
     if reason:
@@ -41,6 +50,40 @@ def check_promotable(store: Store, home: Home, model: ModelVersion) -> list[Prom
         hint = "start a plan that serves it (archwright up), or train it with another name or base"
         raise ModelError("AW-MOD-25", message, where=ErrorLocation(str(home.plan)), hint=hint)
     return seen
+
+
+def _check_comparison(found: Evaluation, production: str) -> None:
+    """Raise ModelError AW-MOD-28 unless the evaluation compared the version with `production`, empty for none.
+
+    The caller read `production` from the history that it hands to `append_promotion`. That refuses a history that has
+    changed since, so the comparison holds when the promotion is written.
+    """
+    if found.production == production:
+        return
+    compared = "compared it with no version"
+    if found.production:
+        compared = f"compared it with {found.production}"
+    now = "no trained version is"
+    if production:
+        now = f"{production} is"
+    message = f"{found.model} cannot be promoted: its evaluation {compared}, but {now} in production"
+    hint = f"evaluate it again: archwright models evaluate {found.model}"
+    raise ModelError("AW-MOD-28", message, where=ErrorLocation(field=f"evaluation {found.id}"), hint=hint)
+
+
+def summarise_evaluation(
+    evaluation: Evaluation | None, version: ModelVersion, production: ModelVersion | None
+) -> EvaluationState:
+    """The state of a version's newest evaluation, given the version in production."""
+    if evaluation is None:
+        return "never"
+    if not evaluation.passed:
+        return "failed"
+    if production == version:
+        return "passed"
+    if evaluation.production != model_registry.get_id(production):
+        return "outdated"
+    return "passed"
 
 
 def promote_version(store: Store, home: Home, model: ModelVersion, by: str) -> Promotion:

@@ -24,11 +24,16 @@ class ReferenceModel:
         self._model, self.tokenizer = base_model.load_base(folder, "float32")
 
     def load_adapter(self, folder: Path) -> None:
-        """Add the adapter in `folder` to the base. Raises ModelError AW-MOD-01 to -03 for an invalid adapter."""
+        """Add the adapter in `folder` to the base, in place of the one added before.
+
+        Raises ModelError AW-MOD-01 to -03 for an invalid adapter.
+        """
         with require_extra("train", "evaluating an adapter"):
             from peft import PeftModel  # noqa: PLC0415
         adapter_export.read_config(folder)
         adapter_export.check_weights(folder)
+        if isinstance(self._model, PeftModel):
+            self._model = self._model.unload()
         with warnings.catch_warnings():
             # peft looks for the base's files by name and warns if it finds none.
             warnings.simplefilter("ignore")

@@ -17,6 +17,7 @@ from archwright.engines.pickles import PICKLE_SUFFIXES, format_conversion_comman
 from archwright.errors import ErrorLocation, TrainError
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+PositiveShare = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 NonEmptyText = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
@@ -47,7 +48,9 @@ class ImageSpec(Record):
 class TrainSpec(Record):
     """`learning_rate` None is the task's default, `threads` None the usable cores less one.
 
-    `held_out` is the share of rows for evaluation.
+    `held_out` is the share of rows for evaluation. `margin` is the largest loss of quality against the version in
+    production that still counts as not worse: balanced accuracy, or nats per token of a text model; None is the task's
+    default.
     """
 
     name: Name
@@ -57,13 +60,14 @@ class TrainSpec(Record):
     steps: Count = 40
     tokens_per_step: Annotated[int, msgspec.Meta(ge=16, le=8192)] = 512
     rows_per_step: Count = 64
-    learning_rate: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] | None = None
+    learning_rate: PositiveShare | None = None
     rank: Annotated[int, msgspec.Meta(ge=1, le=256)] = 8
     alpha: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
     seed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] = 1
     workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     checkpoint_every_steps: Count = 10
     held_out: Annotated[float, msgspec.Meta(ge=0.0, le=0.9)] = 0.1
+    margin: PositiveShare | None = None
     threads: Annotated[int, msgspec.Meta(ge=1, le=256)] | None = None
     columns: Columns = Columns()
     image: ImageSpec | None = None
